@@ -1,0 +1,40 @@
+"""Time as a dependency: what needs to wait or to know the time takes a `Clock`."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+__all__ = ("Clock", "SystemClock")
+
+
+class Clock(Protocol):
+    """Where the bus gets its time from; tests pass one that they can move."""
+
+    def now(self) -> datetime:
+        """Return the wall clock time, aware, in UTC; it may jump."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back; only differences mean anything."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; cancelling it is safe."""
+        ...
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    def now(self) -> datetime:
+        """Return the wall clock time in UTC."""
+        return datetime.now(UTC)  # noqa: TID251 - this is the clock
+
+    def monotonic(self) -> float:
+        """Return the monotonic clock."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait on the event loop."""
+        await asyncio.sleep(seconds)

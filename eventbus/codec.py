@@ -1,0 +1,168 @@
+"""Envelope to message and back; the only place that writes and reads events on the wire."""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from eventbus import headers as h
+from eventbus.envelope import Envelope, Message
+from eventbus.errors import DecodeError, InvalidEventError
+from eventbus.event import Event, UnknownEvent
+from eventbus.ids import is_id
+from eventbus.registry import Registry
+
+__all__ = ("decode", "encode", "invalid", "validate")
+
+_JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
+_SCHEMA_VERSION = re.compile(r"/v(\d{1,9})$")
+
+
+def encode(envelope: Envelope, subject: str) -> Message:
+    """Return the message of an envelope: CloudEvents headers, and the payload as it is."""
+    headers = {
+        h.SPEC_VERSION: "1.0",
+        h.ID: h.quoted(envelope.id),
+        h.SOURCE: h.quoted(envelope.source),
+        h.TYPE: envelope.name,
+        h.TIME: h.render_time(envelope.time),
+        h.DATA_SCHEMA: f"{envelope.name}/v{envelope.version}",
+        h.CONTENT_TYPE: h.JSON,
+        h.CORRELATION_ID: h.quoted(envelope.correlation_id),
+        h.KIND: envelope.kind,
+    }
+    if envelope.causation_id is not None:
+        headers[h.CAUSATION_ID] = h.quoted(envelope.causation_id)
+    if envelope.key is not None:
+        headers[h.KEY] = h.quoted(envelope.key)
+    if envelope.tags:
+        headers[h.TAGS] = ",".join(envelope.tags)
+    if envelope.expires is not None:
+        headers[h.EXPIRES] = h.render_time(envelope.expires)
+    headers.update(envelope.trace)
+    for name, value in envelope.headers.items():
+        headers[name] = h.quoted(value)
+    return Message(subject, headers, envelope.body, envelope.id)
+
+
+def validate(event: type[Event], data: Mapping[str, object]) -> Event:
+    """Return the event that a mapping describes; strict: an unknown field is an error.
+
+    Raises:
+        InvalidEventError: A field is missing, unknown or of the wrong type; all are listed.
+    """
+    try:
+        return event.model_validate(dict(data))
+    except ValidationError as exc:
+        raise invalid(event.event_spec.name if event.event_spec else event.__name__, exc) from exc
+
+
+def decode(
+    message: Message, name: str, registry: Registry, *, received: datetime, unknown: bool = False
+) -> Envelope:
+    """Return the envelope in a message that arrived as event ``name``.
+
+    Tolerant: fields that this side doesn't know are ignored, a newer version than known is read
+    as the newest known. Everything in the message is untrusted. ``received`` stands in for a
+    missing time. With ``unknown``, a name that isn't declared gives an `UnknownEvent`.
+
+    Raises:
+        DecodeError: It isn't an event, or another one than its subject says.
+        UnknownEventError: No class is declared for that name, or that version of it.
+        InvalidEventError: The payload doesn't fit the class.
+    """
+    headers = h.lowered(message.headers)
+    id = _required(message, headers, h.ID)
+    if not is_id(id):
+        raise _not(message, f"{h.ID} must be 1 to 128 printable ASCII characters without spaces")
+    if _required(message, headers, h.TYPE) != name:
+        raise _not(message, f"{h.TYPE} is {headers[h.TYPE][:64]!r}, the subject says '{name}'")
+    media_type = headers.get(h.CONTENT_TYPE, h.JSON).split(";")[0].strip().lower()
+    if media_type != h.JSON and not media_type.endswith("+json"):
+        raise _not(message, f"{h.CONTENT_TYPE} is {media_type[:64]!r}, not {h.JSON}")
+    version = _version(headers)
+    if unknown and name not in registry:
+        event: Event = UnknownEvent(name=name, version=version, data=_json(message))
+    else:
+        event = _event(registry.resolve(name, version), name, message.body)
+    return Envelope(
+        event=event,
+        body=message.body,
+        id=id,
+        name=name,
+        version=version,
+        time=h.parse_time(headers.get(h.TIME, "")) or received,
+        source=h.unquoted(headers.get(h.SOURCE, "")),
+        key=_optional(headers, h.KEY),
+        correlation_id=_correlation(headers) or id,
+        causation_id=_optional(headers, h.CAUSATION_ID),
+        tags=tuple(tag for tag in headers.get(h.TAGS, "").split(",") if tag),
+        kind=headers.get(h.KIND, "event"),
+        expires=h.parse_time(headers.get(h.EXPIRES.lower(), "")),
+        headers=_user_headers(headers),
+        trace={one: headers[one] for one in h.TRACE if one in headers},
+    )
+
+
+def invalid(name: str, error: ValidationError) -> InvalidEventError:
+    """Return our error for pydantic's: the paths and messages, without the values."""
+    problems = [
+        (".".join(str(part) for part in one["loc"]), one["msg"])
+        for one in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return InvalidEventError(name=name, problems=problems)
+
+
+def _event(event: type[Event], name: str, body: bytes) -> Event:
+    try:
+        read: Event = event.__pydantic_validator__.validate_json(body, extra="ignore")
+    except ValidationError as exc:
+        raise invalid(name, exc) from exc
+    return read
+
+
+def _json(message: Message) -> JsonValue:
+    try:
+        return _JSON.validate_json(message.body)
+    except ValidationError as exc:
+        raise _not(message, "its body isn't JSON") from exc
+
+
+def _not(message: Message, problem: str) -> DecodeError:
+    return DecodeError(subject=message.subject, problem=problem, size=len(message.body))
+
+
+def _required(message: Message, headers: Mapping[str, str], name: str) -> str:
+    value = headers.get(name)
+    if not value:
+        raise _not(message, f"header {name} is missing")
+    return h.unquoted(value)
+
+
+def _optional(headers: Mapping[str, str], name: str) -> str | None:
+    value = headers.get(name)
+    return None if value is None else h.unquoted(value)
+
+
+def _version(headers: Mapping[str, str]) -> int:
+    match = _SCHEMA_VERSION.search(headers.get(h.DATA_SCHEMA, ""))
+    return int(match[1]) if match and int(match[1]) > 0 else 1
+
+
+def _correlation(headers: Mapping[str, str]) -> str | None:
+    for name in (h.CORRELATION_ID, *h.CORRELATION_ALIASES):
+        value = h.unquoted(headers.get(name, ""))
+        if is_id(value):
+            return value
+    return None
+
+
+def _user_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: h.unquoted(value)
+        for name, value in headers.items()
+        if not name.startswith(("ce-", "nats-", "eventbus-"))
+        and name not in h.TRACE
+        and name != h.CONTENT_TYPE
+    }

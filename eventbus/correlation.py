@@ -1,0 +1,68 @@
+"""What an emit inherits from where it happens: correlation, cause, trace, and its id."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from eventbus.ids import derived_id, uuid7
+
+__all__ = ("NO_TRACE", "Handled", "Scope", "current_scope", "entered")
+
+NO_TRACE: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class Handled:
+    """The event that a listener is handling now; the source of ids for what it emits.
+
+    Ids repeat when the listener runs again and emits the same, and differ for everything else
+    (DESIGN.md 4.9). The counter tells identical emits of one run apart.
+    """
+
+    id: str
+    durable: str
+    redrive: int = 0
+    _ordinals: Counter[str] = field(default_factory=Counter)
+
+    def next_id(self, name: str, key: str | None, body: bytes) -> str:
+        """Return the id for an emit of this listener run."""
+        base = derived_id(self.id, self.durable, self.redrive, name, key or "", body)
+        ordinal = self._ordinals[base]
+        self._ordinals[base] += 1
+        return base if ordinal == 0 else derived_id(base, ordinal)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where an emit happens: inside a listener, or inside a request."""
+
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    trace: Mapping[str, str] = field(default_factory=lambda: NO_TRACE)
+    handled: Handled | None = None
+
+    def id_for(self, name: str, key: str | None, body: bytes) -> str:
+        """Return a derived id inside a listener, a fresh one outside."""
+        return uuid7() if self.handled is None else self.handled.next_id(name, key, body)
+
+
+_NOWHERE = Scope()
+_current: ContextVar[Scope] = ContextVar("eventbus_scope", default=_NOWHERE)
+
+
+def current_scope() -> Scope:
+    """Return the scope of the running task; an empty one outside listeners and requests."""
+    return _current.get()
+
+
+@contextmanager
+def entered(scope: Scope) -> Iterator[Scope]:
+    """Make a scope the current one for the duration of a block, tasks started in it included."""
+    token = _current.set(scope)
+    try:
+        yield scope
+    finally:
+        _current.reset(token)

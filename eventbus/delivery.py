@@ -1,0 +1,139 @@
+"""What a driver hands over (`Delivery`) and what may be decided about it (`Decision`)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+from eventbus.envelope import Message
+
+__all__ = (
+    "Ack",
+    "DeadLetter",
+    "Decision",
+    "Delivery",
+    "Drop",
+    "Nak",
+    "Outcome",
+    "Park",
+    "Reason",
+)
+
+
+class Outcome(StrEnum):
+    """How a delivery ended; the label of metrics and logs."""
+
+    OK = "ok"
+    RETRY = "retry"
+    PARK = "park"
+    DEAD = "dead"
+    DROPPED = "dropped"
+    DUPLICATE = "duplicate"
+
+
+class Reason(StrEnum):
+    """Why an event became a dead letter."""
+
+    EXCEPTION = "exception"
+    TIMEOUT = "timeout"
+    INVALID = "invalid"
+    UNKNOWN_EVENT = "unknown_event"
+    CRASH = "crash"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    KEY_PARKED = "key_parked"
+
+
+class Delivery(Protocol):
+    """One message in our hands until it is settled; a slot of its listener is taken meanwhile.
+
+    Only `eventbus.dispatch` and, for what nobody started, the worker settle it. Settling twice
+    does nothing the second time.
+    """
+
+    @property
+    def message(self) -> Message:
+        """The message, its headers by lower-case name."""
+        ...
+
+    @property
+    def stream(self) -> str:
+        """The stream that it is stored in."""
+        ...
+
+    @property
+    def sequence(self) -> int:
+        """Its sequence in that stream."""
+        ...
+
+    @property
+    def stored_at(self) -> datetime:
+        """When the server stored it, in UTC."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """Which run of the listener this will be, from 1 (DESIGN.md 4.7)."""
+        ...
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it was handed to somebody before."""
+        ...
+
+    async def ack(self) -> None:
+        """Tell the server that it is done with, and wait until the server knows.
+
+        Raises:
+            SettleError: The server didn't confirm; it will deliver the message again.
+        """
+        ...
+
+    async def nak(self, delay: float = 0.0) -> None:
+        """Give it back, to be delivered again after ``delay`` seconds."""
+        ...
+
+    async def term(self, reason: str) -> None:
+        """Tell the server never to deliver it again. Its dead letter must be stored before."""
+        ...
+
+    async def in_progress(self) -> None:
+        """Start its ack wait anew; never raises, a lost heartbeat is the next one's work."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """It is handled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nak:
+    """Try it again after a delay; the server waits, no slot is taken."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Try it again after a long delay, without holding one of the consumer's pending places."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Keep it as a dead letter; no further attempt."""
+
+    reason: Reason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The listener is done with it on purpose: acknowledged, counted and logged."""
+
+    reason: str
+
+
+Decision: TypeAlias = Ack | Nak | Park | DeadLetter | Drop

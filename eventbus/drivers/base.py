@@ -1,0 +1,214 @@
+"""The seam between the bus and a transport: `Driver`, `Consumer`, and what they exchange."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, Self, TypeAlias
+
+from eventbus.delivery import Delivery
+from eventbus.envelope import Message
+
+__all__ = (
+    "HEADROOM",
+    "Connected",
+    "Consumer",
+    "ConsumerRecovered",
+    "ConsumerSpec",
+    "Deliver",
+    "Disconnected",
+    "Driver",
+    "DriverSignal",
+    "Features",
+    "Notify",
+    "Receipt",
+    "Start",
+    "Status",
+    "TopologyChanged",
+)
+
+HEADROOM = 4096
+"""Bytes of the server's payload limit kept free, so that a dead letter's headers still fit."""
+
+Start: TypeAlias = str | int | datetime
+"""Where a new durable begins: ``"new"``, ``"all"``, a stream sequence, or a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The server's word that an event is stored (P1)."""
+
+    id: str
+    stream: str
+    sequence: int
+    duplicate: bool = False
+    """It was stored before under this id; nothing was stored now."""
+    driver: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a driver can do; asking for what it can't is refused at start."""
+
+    durable: bool = False
+    """Events outlive the process."""
+    delay: bool = False
+    """Emits and retries can wait on the server's side."""
+    ordered: bool = False
+    """Order by key holds across processes."""
+    schedules: bool = False
+    """Long retries and delayed emits survive restarts without holding a pending place."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSpec:
+    """What a subscription needs from the transport."""
+
+    durable: str
+    """``<service>__<listener>``."""
+    service: str
+    listener: str
+    events: tuple[str, ...]
+    """Event names and patterns, without those another one covers."""
+    slots: int = 16
+    """How many deliveries may be unsettled here at once."""
+    ack_wait: float = 30.0
+    start: Start = "new"
+
+    @property
+    def max_ack_pending(self) -> int:
+        """How many may be unsettled in all processes; generous, since delayed retries count."""
+        return max(1000, 10 * self.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Whether the data path works now; ``problems`` says what doesn't."""
+
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """No problem is known."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A connection stands, for the first time or again."""
+
+    server: str
+    version: str
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection was lost; the driver is working on it."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerRecovered:
+    """A pull loop was in trouble and works again."""
+
+    durable: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyChanged:
+    """The driver created or changed a stream or durable; ``change`` says what in words."""
+
+    thing: str
+    change: str
+
+
+DriverSignal: TypeAlias = Connected | Disconnected | ConsumerRecovered | TopologyChanged
+Notify: TypeAlias = Callable[[DriverSignal], None]
+Deliver: TypeAlias = Callable[[Delivery], None]
+"""Takes a delivery at once and without waiting; the consumer calls it from its read loop."""
+
+
+class Consumer(Protocol):
+    """A running consumer: keeps as many deliveries coming as there are free slots.
+
+    A slot is taken from the pull request on, until the delivery is settled.
+    """
+
+    async def stop(self) -> None:
+        """Ask for no more; what still arrives goes back to the server at once."""
+        ...
+
+
+class Driver(Protocol):
+    """A transport. Entered, it is connected and supervises itself; left, it is closed."""
+
+    @property
+    def name(self) -> str:
+        """How settings, receipts and metrics call it."""
+        ...
+
+    @property
+    def features(self) -> Features:
+        """What it can do."""
+        ...
+
+    def watch(self, notify: Notify) -> None:
+        """Tell ``notify`` of every later signal; call it before entering."""
+        ...
+
+    async def __aenter__(self) -> Self:
+        """Connect, and check or create what is declared.
+
+        Waits for a server that refuses connections. Raises at once, within 5 s, what waiting
+        can't mend: NotAuthorizedError, CertificateError, NoJetStreamError, ServerTooOldError,
+        TopologyError, SettingsError.
+        """
+        ...
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close; consumers must be stopped before. Takes at most a few seconds."""
+        ...
+
+    async def provision(self, consumers: Sequence[ConsumerSpec]) -> None:
+        """Create, compare or check the durables, by the provisioning mode.
+
+        Raises:
+            TopologyError: One differs in a way that isn't ours to change.
+        """
+        ...
+
+    async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
+        """Store a message and return once the server says that it is stored.
+
+        Retried with the same id within the emit timeout. Cancelling it leaves the outcome
+        unknown.
+
+        Raises:
+            PayloadTooLargeError: Before the wire; message and headroom are over the limit.
+            BackpressureError: At once; the stream is full.
+            NoStreamError, NotAuthorizedError, PublishError: The server refused it.
+            EmitUnknown: No answer in time; it may or may not be stored.
+        """
+        ...
+
+    async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
+        """Store a message so that it is published to its subject at a time, not before.
+
+        ``holder`` is the subject where it waits; scheduling there again replaces it. It survives
+        restarts and the age limit of streams. Raises as `publish` does.
+        """
+        ...
+
+    async def stored(self, receipt: Receipt) -> Message | None:
+        """Return the message that a receipt speaks of; None where it is gone."""
+        ...
+
+    async def consume(self, consumer: ConsumerSpec, deliver: Deliver) -> Consumer:
+        """Start a consumer whose durable is provisioned; the driver owns its tasks."""
+        ...
+
+    def status(self) -> Status:
+        """Return what is known now; no I/O, safe to call from any thread."""
+        ...

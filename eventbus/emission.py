@@ -1,0 +1,129 @@
+"""One emit: envelope, chain, codec, driver, receipt; and the ids of emits with no known outcome."""
+
+import asyncio
+import weakref
+from dataclasses import dataclass
+
+from eventbus import codec
+from eventbus import headers as h
+from eventbus.clock import Clock
+from eventbus.correlation import current_scope
+from eventbus.drivers.base import Driver, Receipt
+from eventbus.envelope import NO_HEADERS, Envelope
+from eventbus.errors import EmitUnknown, IdConflictError
+from eventbus.event import Event
+from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions, chain_emit
+from eventbus.subject import Subjects
+from eventbus.telemetry.signals import EmitFailed, Emitted, Observer
+
+__all__ = ("Emitter", "Publishing")
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """What the emits of one service go through."""
+
+    driver: Driver
+    subjects: Subjects
+    source: str
+    clock: Clock
+    observe: Observer
+    middleware: tuple[EmitMiddleware, ...]
+
+
+class Emitter:
+    """Emits through one driver."""
+
+    def __init__(self, publishing: Publishing) -> None:
+        self._publishing = publishing
+        self._chain: CallEmit = chain_emit(publishing.middleware, self._publish)
+        self._unresolved: dict[int, tuple[weakref.ref[Event], str]] = {}
+
+    async def emit(self, event: Event, options: EmitOptions) -> Receipt:
+        """Emit an event; returns once it is stored.
+
+        An emit of this object whose outcome stayed unknown is repeated under the same id, so that
+        it can't be stored twice within the duplicate window (P2).
+
+        Raises:
+            DeclarationError, EncodeError, HeaderError, InvalidEventError: It can't be emitted.
+            IdConflictError: Another event is stored under its id.
+            DriverError: As `eventbus.drivers.base.Driver.publish`.
+        """
+        publishing = self._publishing
+        pending = self._unresolved.pop(id(event), None)
+        repeated = pending[1] if pending is not None and pending[0]() is event else None
+        scope = current_scope()
+        user_headers = options.get("headers")
+        envelope = Envelope.of(
+            event,
+            source=publishing.source,
+            time=publishing.clock.now(),
+            id=options.get("id") or repeated,
+            key=options.get("key"),
+            correlation_id=options.get("correlation_id"),
+            headers=h.check_user_headers(user_headers) if user_headers else NO_HEADERS,
+            scope=scope,
+        )
+        fresh = "id" not in options and repeated is None and scope.handled is None
+        started = publishing.clock.monotonic()
+        try:
+            receipt = await self._chain(envelope)
+            if receipt.duplicate:
+                await self._check_duplicate(envelope, receipt, fresh=fresh)
+        except asyncio.CancelledError:
+            self._remember(event, envelope.id)
+            raise
+        except Exception as exc:
+            if isinstance(exc, EmitUnknown):
+                self._remember(event, envelope.id)
+            self._failed(envelope, exc, started)
+            raise
+        publishing.observe(
+            Emitted(
+                name=envelope.name,
+                id=envelope.id,
+                driver=publishing.driver.name,
+                correlation_id=envelope.correlation_id,
+                duration=publishing.clock.monotonic() - started,
+                size=len(envelope.body),
+                duplicate=receipt.duplicate,
+                key=envelope.key,
+            )
+        )
+        return receipt
+
+    async def _publish(self, envelope: Envelope) -> Receipt:
+        subject = self._publishing.subjects.event(envelope.name)
+        return await self._publishing.driver.publish(codec.encode(envelope, subject))
+
+    async def _check_duplicate(self, envelope: Envelope, receipt: Receipt, *, fresh: bool) -> None:
+        """Refuse a duplicate that isn't this event (DESIGN.md 4.9)."""
+        stored = await self._publishing.driver.stored(receipt)
+        if stored is None and not fresh:
+            return
+        if stored is None:
+            raise IdConflictError(name=envelope.name, id=envelope.id, stored="an event now gone")
+        kind = h.lowered(stored.headers).get(h.TYPE, "?")
+        if fresh or kind != envelope.name or stored.body != envelope.body:
+            place = f"'{kind}' at {receipt.stream}:{receipt.sequence}"
+            raise IdConflictError(name=envelope.name, id=envelope.id, stored=place)
+
+    def _failed(self, envelope: Envelope, error: Exception, started: float) -> None:
+        publishing = self._publishing
+        publishing.observe(
+            EmitFailed(
+                name=envelope.name,
+                id=envelope.id,
+                driver=publishing.driver.name,
+                correlation_id=envelope.correlation_id,
+                duration=publishing.clock.monotonic() - started,
+                error=error,
+            )
+        )
+
+    def _remember(self, event: Event, event_id: str) -> None:
+        number = id(event)
+        forget = self._unresolved.pop
+        # Nothing keeps the event alive for this; when it goes, so does the entry.
+        self._unresolved[number] = (weakref.ref(event, lambda _: forget(number, None)), event_id)

@@ -1,0 +1,109 @@
+"""`Envelope`, the frozen record of an event and all that travels with it; `Message`, its bytes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+
+from eventbus.correlation import NO_TRACE, Scope, current_scope
+from eventbus.errors import InvalidEventError
+from eventbus.event import Event, spec_of
+from eventbus.ids import is_id
+
+__all__ = ("NO_HEADERS", "Envelope", "Message")
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Subject, headers and bytes: what a driver carries, without knowing what it means."""
+
+    subject: str
+    headers: Mapping[str, str]
+    """By lower-case name; values are printable ASCII."""
+    body: bytes
+    id: str | None = None
+    """What the driver deduplicates by; None for no deduplication."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """An event and its metadata."""
+
+    event: Event
+    body: bytes
+    """The payload as JSON, as it is or was on the wire."""
+    id: str
+    name: str
+    version: int
+    time: datetime
+    """When it was emitted, in UTC."""
+    source: str
+    """The service that emitted it."""
+    key: str | None
+    correlation_id: str
+    causation_id: str | None
+    tags: tuple[str, ...] = ()
+    kind: str = "event"
+    expires: datetime | None = None
+    """After this a listener need not handle it any more; None for never."""
+    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
+    """The user's own, by lower-case name."""
+    trace: Mapping[str, str] = field(default_factory=lambda: NO_TRACE)
+    """W3C ``traceparent``, ``tracestate`` and ``baggage``, as they are."""
+
+    @classmethod
+    def of(
+        cls,
+        event: Event,
+        *,
+        source: str,
+        time: datetime,
+        id: str | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+        scope: Scope | None = None,
+    ) -> "Envelope":
+        """Return the envelope of an event that is emitted now, in a scope.
+
+        What isn't given is taken from the event (key), from the scope (correlation, cause,
+        trace), or made (id; the correlation id is the id where nothing caused the event).
+
+        Raises:
+            DeclarationError: The event's class has no name.
+            EncodeError: A field holds what JSON can't.
+            InvalidEventError: ``id``, ``key`` or ``correlation_id`` can't be carried.
+        """
+        spec = spec_of(type(event))
+        scope = current_scope() if scope is None else scope
+        key = event.event_key() if key is None else key
+        body = event.event_body()
+        if id is None:
+            id = scope.id_for(spec.name, key, body)
+        else:
+            _check_id(spec.name, "id", id)
+        if correlation_id is not None:
+            _check_id(spec.name, "correlation_id", correlation_id)
+        return cls(
+            event=event,
+            body=body,
+            id=id,
+            name=spec.name,
+            version=spec.version,
+            time=time,
+            source=source,
+            key=key,
+            correlation_id=correlation_id or scope.correlation_id or id,
+            causation_id=scope.causation_id,
+            tags=spec.tags,
+            headers=headers,
+            trace=scope.trace,
+        )
+
+
+def _check_id(name: str, field: str, value: str) -> None:
+    if not is_id(value):
+        problem = "must be 1 to 128 printable ASCII characters without spaces"
+        raise InvalidEventError(name=name, problems=[(field, problem)])

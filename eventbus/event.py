@@ -1,0 +1,202 @@
+"""`Event`, the base class of every event: the class is the contract, all else derives from it."""
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, TypeAlias, Unpack, get_args
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from eventbus.errors import DeclarationError, EncodeError, SubjectError, did_you_mean
+from eventbus.subject import check_event_name
+
+__all__ = ("Data", "Event", "EventSpec", "Priority", "UnknownEvent", "spec_of")
+
+Priority: TypeAlias = Literal["high", "normal", "low"]
+"""How urgent the events of a class are when several wait for the same slots."""
+
+_TAG = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+class Data(BaseModel):
+    """Base of everything in a payload: frozen, and strict about unknown fields when emitting.
+
+    Nested payload models inherit it, so that one rule holds at every depth. Reading is tolerant:
+    a field that this side doesn't know is ignored (DESIGN.md section 2). ``extra="allow"`` is
+    refused; declare a ``dict`` field for open data.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        # JSON has neither, and a null in their place would not come back as a float.
+        allow_inf_nan=False,
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+        # Payloads hold personal data; errors go to logs.
+        hide_input_in_errors=True,
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        """Refuse what could not be read back as it was written."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if cls.model_config.get("extra") != "forbid":
+            raise DeclarationError(
+                f"{cls.__qualname__} changes extra=; payloads are strict when emitted and "
+                "tolerant when read, use a dict field for open data"
+            )
+        for field, info in cls.model_fields.items():
+            for model in _models_in(info.annotation):
+                if not issubclass(model, Data):
+                    raise DeclarationError(
+                        f"{cls.__qualname__}.{field} holds {model.__qualname__}, which doesn't "
+                        "inherit eventbus.Data; change its base class from BaseModel to Data"
+                    )
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+@dataclass(frozen=True, slots=True)
+class EventSpec:
+    """What an event class declares about itself."""
+
+    name: str
+    """``resource.action``, in the past tense."""
+    version: int = 1
+    """Version of the payload's shape; raise it when a change isn't compatible."""
+    key: str | None = None
+    """The field whose value orders events: equal keys belong together."""
+    driver: str | None = None
+    """The driver it goes through where ``emit`` names none; None means the service's."""
+    tags: tuple[str, ...] = ()
+    """Labels that travel with it."""
+    priority: Priority = "normal"
+    """How urgent it is."""
+
+    @property
+    def schema(self) -> str:
+        """The identity of the payload's shape, as it stands in ``ce-dataschema``."""
+        return f"{self.name}/v{self.version}"
+
+
+_KEYWORDS = tuple(one.name for one in fields(EventSpec))
+
+
+class Event(Data):
+    """A fact that happened: typed, frozen, valid once it exists.
+
+    ::
+
+        class UserCreated(Event, name="user.created", version=1, key="user_id"):
+            user_id: str
+            email: EmailStr
+
+    A subclass without ``name=`` is a base for others and can't be emitted.
+
+    Raises:
+        DeclarationError: At class creation, for a wrong name, version, key, tag or priority.
+    """
+
+    event_spec: ClassVar[EventSpec | None] = None
+    """What the class keywords declared; None for a base class."""
+
+    def __init_subclass__(
+        cls,
+        *,
+        name: str | None = None,
+        version: int = 1,
+        key: str | None = None,
+        driver: str | None = None,
+        tags: tuple[str, ...] = (),
+        priority: Priority = "normal",
+        **config: Unpack[ConfigDict],
+    ) -> None:
+        """Name the class keywords for type checkers; they are read once the fields are known."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        """Check the declaration, once the fields are known."""
+        super().__pydantic_init_subclass__()
+        where = f"{cls.__module__}.{cls.__qualname__}"
+        if "event_spec" in cls.model_fields:
+            raise DeclarationError(f"{where}: 'event_spec' is taken; rename that field")
+        for keyword in kwargs:
+            if keyword not in _KEYWORDS:
+                hint = did_you_mean(keyword, _KEYWORDS)
+                raise DeclarationError(f"{where}: no class keyword {keyword!r}{hint}")
+        if "name" not in kwargs and kwargs:
+            raise DeclarationError(f"{where}: {', '.join(kwargs)} without name=; add the name")
+        cls.event_spec = EventSpec(**kwargs) if kwargs else None  # type: ignore[arg-type]
+        if cls.event_spec is not None:
+            _check(where, cls.event_spec, cls.model_fields)
+
+    def event_key(self) -> str | None:
+        """Return the value of the key field as a string; None where there is none."""
+        key = spec_of(type(self)).key
+        value: object = getattr(self, key) if key is not None else None
+        return None if value is None else str(value)
+
+    def event_body(self) -> bytes:
+        """Return the payload as JSON bytes, as it goes on the wire.
+
+        Raises:
+            EncodeError: A field holds what JSON can't.
+        """
+        try:
+            return self.__pydantic_serializer__.to_json(self, by_alias=True)
+        except Exception as exc:
+            raise EncodeError(f"{type(self).__qualname__} can't become JSON: {exc}") from exc
+
+
+def _check(where: str, spec: EventSpec, fields: Collection[str]) -> None:
+    """Refuse what the type checkers would, for those who don't run one, and wrong names."""
+    for problem in _problems(spec, fields):
+        raise DeclarationError(f"{where}: {problem}")
+
+
+def _problems(spec: EventSpec, fields: Collection[str]) -> Iterator[str]:
+    try:
+        check_event_name(spec.name)
+    except (SubjectError, TypeError) as exc:
+        yield str(exc)
+    if type(spec.version) is not int or spec.version < 1:
+        yield f"version={spec.version!r} must be a whole number from 1"
+    if spec.key is not None and spec.key not in fields:
+        known = ", ".join(fields) or "none"
+        hint = did_you_mean(spec.key, fields)
+        yield f"key={spec.key!r} isn't one of its fields ({known}){hint}"
+    if not isinstance(spec.tags, tuple):
+        yield f"tags={spec.tags!r} must be a tuple, write tags=({spec.tags!r},)"
+    for tag in spec.tags:
+        if not _TAG.fullmatch(tag):
+            yield f"tag {tag!r} must be 1 to 64 of A-Z, a-z, 0-9, '_', '.', ':' and '-'"
+    if spec.priority not in get_args(Priority):
+        yield f"priority={spec.priority!r} must be one of {', '.join(get_args(Priority))}"
+
+
+def spec_of(event: type[Event]) -> EventSpec:
+    """Return what an event class declares.
+
+    Raises:
+        DeclarationError: The class has no ``name=``, so it is only a base for others.
+    """
+    if event.event_spec is None:
+        raise DeclarationError(
+            f"{event.__module__}.{event.__qualname__} has no name; "
+            f'declare it as class {event.__name__}(Event, name="resource.action")'
+        )
+    return event.event_spec
+
+
+class UnknownEvent(Event):
+    """An event that this service has no class for, as a listener of base `Event` gets it."""
+
+    name: str
+    version: int
+    data: JsonValue

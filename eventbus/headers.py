@@ -1,0 +1,123 @@
+"""The wire names of every header, and how values are written and read.
+
+CloudEvents 1.0 binary mode plus W3C trace context plus our own (DESIGN.md section 5).
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import quote, unquote
+
+from eventbus.errors import HeaderError
+
+__all__ = (
+    "ATTEMPT",
+    "CAUSATION_ID",
+    "CONTENT_TYPE",
+    "CORRELATION_ALIASES",
+    "CORRELATION_ID",
+    "DATA_SCHEMA",
+    "DEAD",
+    "EXPIRES",
+    "ID",
+    "JSON",
+    "KEY",
+    "KIND",
+    "SOURCE",
+    "SPEC_VERSION",
+    "TAGS",
+    "TIME",
+    "TRACE",
+    "TYPE",
+    "check_user_headers",
+    "lowered",
+    "parse_time",
+    "quoted",
+    "render_time",
+    "unquoted",
+)
+
+SPEC_VERSION = "ce-specversion"
+ID = "ce-id"
+SOURCE = "ce-source"
+TYPE = "ce-type"
+TIME = "ce-time"
+DATA_SCHEMA = "ce-dataschema"
+KEY = "ce-partitionkey"
+CORRELATION_ID = "ce-correlationid"
+CAUSATION_ID = "ce-causationid"
+KIND = "ce-kind"
+TAGS = "ce-tags"
+CONTENT_TYPE = "content-type"
+EXPIRES = "Eventbus-Expires"
+ATTEMPT = "Eventbus-Attempt"
+DEAD = "Eventbus-Dead-"
+"""What the names of the headers of a dead letter begin with."""
+
+JSON = "application/json"
+TRACE = ("traceparent", "tracestate", "baggage")
+"""W3C headers, carried as they are."""
+CORRELATION_ALIASES = ("x-correlation-id", "correlation_id")
+"""What other systems call the correlation id; accepted when reading."""
+
+_RESERVED = ("nats-", "ce-", "eventbus-")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$&'*+.^_`|~-]{1,128}")
+_PLAIN = "!#$&'()*+,/:;<=>?@[\\]^`{|}~"
+_PLAIN_VALUE = re.compile(r"[!#-$&-~]*")
+
+
+def quoted(value: str) -> str:
+    """Return a value safe for a header: printable ASCII stays, the rest is percent-encoded.
+
+    The rule is that of CloudEvents' HTTP binding, 3.1.3.2: also space, ``"`` and ``%``.
+    """
+    return value if _PLAIN_VALUE.fullmatch(value) else quote(value, safe=_PLAIN)
+
+
+def unquoted(value: str) -> str:
+    """Return the value that was written with `quoted`; others come back unchanged."""
+    return unquote(value) if "%" in value else value
+
+
+def lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers by lower-case name: names are case-insensitive when read."""
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def check_user_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return a user's headers, by lower-case name.
+
+    Raises:
+        HeaderError: A name is reserved, isn't a token, or a value isn't a string.
+    """
+    checked: dict[str, str] = {}
+    for name, value in headers.items():
+        lower = name.lower()
+        if not _TOKEN.fullmatch(name):
+            raise HeaderError(
+                header=name, problem="isn't a header name: use letters, digits and '-'"
+            )
+        if lower.startswith(_RESERVED) or lower in TRACE or lower == CONTENT_TYPE:
+            raise HeaderError(
+                header=name, problem="is reserved for the bus; use a name of your own like 'x-...'"
+            )
+        if not isinstance(value, str):
+            raise HeaderError(
+                header=name, problem=f"has a value of type {type(value).__name__}; use a string"
+            )
+        checked[lower] = value
+    return checked
+
+
+def render_time(time: datetime) -> str:
+    """Return a time as RFC 3339 in UTC, with microseconds."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def parse_time(text: str) -> datetime | None:
+    """Return an RFC 3339 time in UTC, None where it isn't one."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

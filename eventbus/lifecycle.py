@@ -1,0 +1,99 @@
+"""`Lifecycle`: the one task in which a started service lives, from connect to close."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+from eventbus.clock import Clock
+from eventbus.drivers.base import Driver, Status
+from eventbus.emission import Emitter
+from eventbus.subscription import Subscription
+from eventbus.telemetry.signals import Observer, Stopped
+from eventbus.worker.worker import Worker
+
+__all__ = ("Lifecycle",)
+
+
+class Lifecycle:
+    """Runs a driver and a worker in one task of its own.
+
+    Task groups must be left by the task that entered them. With a task of its own, a service may
+    be started and stopped from different ones (web frameworks, fixtures).
+    """
+
+    def __init__(
+        self, name: str, driver: Driver, worker: Worker, *, observe: Observer, clock: Clock
+    ) -> None:
+        self._name = name
+        self._driver = driver
+        self._worker = worker
+        self._observe = observe
+        self._clock = clock
+        self._stopping = asyncio.Event()
+        self._grace = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, subscriptions: Sequence[Subscription]) -> None:
+        """Connect, provision and listen; returns when that is done.
+
+        Cancelling it, or an error, leaves nothing behind.
+        """
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(  # noqa: TID251 - stop and wait await it
+            self._run(subscriptions, started), name=f"eventbus {self._name}"
+        )
+        try:
+            await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            raise
+        if not started.done():
+            await self._task
+
+    async def stop(self, grace: float) -> None:
+        """Finish what runs within ``grace`` seconds, hand the rest back, and close."""
+        self._grace = grace
+        self._stopping.set()
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Wait until it has ended; raises what ended it. Cancelling this doesn't stop it."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def add(self, subscription: Subscription) -> None:
+        """Provision and work another subscription."""
+        await self._driver.provision([subscription.consumer()])
+        await self._worker.add(subscription)
+
+    def in_flight(self) -> dict[str, int]:
+        """Return how many deliveries are in hand, by listener."""
+        return self._worker.in_flight()
+
+    def status(self) -> Status:
+        """Return whether it works now; safe to call from any thread."""
+        if self._task is None or self._task.done():
+            return Status((f"service '{self._name}' has ended",))
+        if self._stopping.is_set():
+            return Status((f"service '{self._name}' is stopping",))
+        return self._driver.status()
+
+    async def _run(
+        self, subscriptions: Sequence[Subscription], started: "asyncio.Future[None]"
+    ) -> None:
+        async with self._driver:
+            await self._driver.provision([one.consumer() for one in subscriptions])
+            cancelled = await self._worker.run(
+                subscriptions,
+                started=lambda: _done(started),
+                stopping=self._stopping,
+                grace=lambda: self._grace,
+            )
+        self._observe(Stopped(self._name, cancelled))
+
+
+def _done(started: "asyncio.Future[None]") -> None:
+    if not started.done():
+        started.set_result(None)

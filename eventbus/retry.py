@@ -1,0 +1,145 @@
+"""`Retry`: exception and attempt to a decision; back-off as a pure function of attempt and chance."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias, TypeVar
+
+from eventbus.delivery import Ack, DeadLetter, Decision, Drop, Nak, Park, Reason
+from eventbus.duration import Duration, seconds
+from eventbus.errors import (
+    DeclarationError,
+    Discard,
+    EventBusError,
+    ListenerTimeoutError,
+    Reject,
+    RetryLater,
+    SchemaError,
+)
+
+__all__ = ("Jitter", "Retry", "Rule")
+
+Jitter: TypeAlias = Literal["full", "none"]
+ErrorT = TypeVar("ErrorT", bound=Exception)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What to do about one kind of exception."""
+
+    error: type[Exception]
+    after: Callable[[Exception], Duration] | None = None
+    """Delay before the next attempt, from the exception; None for the curve's."""
+    never: bool = False
+    """No further attempt: dead letter at once."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often and how late a failed event is tried again.
+
+    The delay before attempt n+1 is ``start * factor ** (n - 1)``, at most ``cap``, or the n-th of
+    ``delays`` (the last one repeats). With full jitter it is drawn evenly between 0 and that, so
+    that listeners which failed together don't come back together.
+
+    Raises:
+        DeclarationError: A value makes no sense.
+    """
+
+    attempts: int = 5
+    """Total runs, the first included."""
+    start: Duration = 1.0
+    factor: float = 2.0
+    cap: Duration = 300.0
+    jitter: Jitter = "full"
+    delays: Sequence[Duration] = ()
+    """Explicit delays instead of the curve; taken as they are, without jitter."""
+    rules: tuple[Rule, ...] = ()
+    _start: float = field(init=False, repr=False, compare=False)
+    _cap: float = field(init=False, repr=False, compare=False)
+    _delays: tuple[float, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the values and keep the durations in seconds."""
+        if self.attempts < 1:
+            raise DeclarationError(f"Retry(attempts={self.attempts}) must be at least 1")
+        if self.factor < 1:
+            raise DeclarationError(f"Retry(factor={self.factor}) must be at least 1")
+        if self.jitter not in ("full", "none"):
+            raise DeclarationError(f"Retry(jitter={self.jitter!r}) must be 'full' or 'none'")
+        try:
+            object.__setattr__(self, "_start", seconds(self.start))
+            object.__setattr__(self, "_cap", seconds(self.cap))
+            object.__setattr__(self, "_delays", tuple(seconds(one) for one in self.delays))
+        except ValueError as exc:
+            raise DeclarationError(f"Retry: {exc}") from exc
+
+    def on(
+        self, error: type[ErrorT], *, after: Duration | Callable[[ErrorT], Duration]
+    ) -> "Retry":
+        """Return a copy that waits ``after`` (or what it returns) when ``error`` is raised."""
+        if callable(after):
+            rule = Rule(error, after)  # type: ignore[arg-type]  # only called with its own error
+        else:
+            fixed: Duration = after
+            rule = Rule(error, lambda _: fixed)
+        return replace(self, rules=(*self.rules, rule))
+
+    def never(self, *errors: type[Exception]) -> "Retry":
+        """Return a copy that makes a dead letter at once when one of ``errors`` is raised."""
+        return replace(self, rules=(*self.rules, *(Rule(one, never=True) for one in errors)))
+
+    def delay(self, attempt: int, chance: float) -> float:
+        """Return the seconds to wait after a failed attempt; ``chance`` is in [0, 1)."""
+        if self._delays:
+            return self._delays[min(attempt, len(self._delays)) - 1]
+        # A float power overflows near attempt 1000, long after the cap is reached.
+        delay = min(self._cap, self._start * self.factor ** min(attempt - 1, 64))
+        return delay * chance if self.jitter == "full" else delay
+
+    def decide(
+        self,
+        error: Exception | None,
+        attempt: int,
+        *,
+        chance: float,
+        park_after: float = math.inf,
+    ) -> Decision:
+        """Return what becomes of a delivery whose listener ended with ``error`` (None: well)."""
+        match error:
+            case None:
+                return Ack()
+            case Discard(reason=reason):
+                return Drop(reason)
+            case Reject(reason=reason):
+                return DeadLetter(Reason.REJECTED, reason)
+        rule = next((one for one in self.rules if isinstance(error, one.error)), None)
+        if (rule is not None and rule.never) or _final(error, rule):
+            return DeadLetter(_reason(error), "not retryable")
+        if attempt >= self.attempts:
+            return DeadLetter(_reason(error), f"gave up after {attempt} attempts")
+        delay = self._wanted(error, rule)
+        delay = self.delay(attempt, chance) if delay is None else delay
+        return Park(delay) if delay > park_after else Nak(delay)
+
+    def _wanted(self, error: Exception, rule: Rule | None) -> float | None:
+        if isinstance(error, RetryLater) and error.after is not None:
+            return seconds(error.after)
+        if rule is not None and rule.after is not None:
+            return seconds(rule.after(error))
+        return None
+
+
+def _final(error: Exception, rule: Rule | None) -> bool:
+    # Faults of our own that trying again can't mend; a rule of the user's wins.
+    return rule is None and isinstance(error, EventBusError) and not error.retryable
+
+
+def _reason(error: Exception) -> Reason:
+    match error:
+        case ListenerTimeoutError():
+            return Reason.TIMEOUT
+        case SchemaError():
+            return Reason.INVALID
+        case _:
+            return Reason.EXCEPTION

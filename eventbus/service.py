@@ -1,0 +1,455 @@
+"""`EventService`: emit, subscribe, start and stop; it only wires."""
+
+import asyncio
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack, overload
+
+from eventbus import codec
+from eventbus.clock import Clock, SystemClock
+from eventbus.dispatch import Dispatcher, Wiring
+from eventbus.drivers.base import Driver, Receipt, Status
+from eventbus.emission import Emitter, Publishing
+from eventbus.errors import (
+    DeclarationError,
+    DuplicateSubscriptionError,
+    NotConnectedError,
+    SettingsError,
+    did_you_mean,
+)
+from eventbus.event import Event
+from eventbus.lifecycle import Lifecycle
+from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions, Middleware
+from eventbus.registry import Registry
+from eventbus.retry import Retry
+from eventbus.subject import check_name
+from eventbus.subscription import EventT, ListenerOptions, Subscription, subscription
+from eventbus.telemetry.signals import Observer, Observers
+from eventbus.worker.worker import Job, Worker
+
+if TYPE_CHECKING:  # pydantic-settings is slow to import; a service without one loads it at start
+    from eventbus.settings import Settings
+
+__all__ = ("Decorator", "EventService", "Subscribed")
+
+JobT = TypeVar("JobT", bound=Job)
+ListenerT = TypeVar("ListenerT", bound=Callable[..., Awaitable[None]])
+
+
+class Subscribed:
+    """A listener that was added; await it to be sure that it is listening.
+
+    Before the service has started there is nothing to wait for: it starts with the service.
+    """
+
+    def __init__(
+        self, one: Subscription, listen: Callable[[Subscription], Coroutine[object, object, None]]
+    ) -> None:
+        self.subscription = one
+        self._listen = listen
+
+    def __await__(self) -> Generator[object, None, Subscription]:
+        """Wait until the durable exists and its events are pulled."""
+        yield from self._listen(self.subscription).__await__()
+        return self.subscription
+
+
+class Decorator(Protocol[EventT]):
+    """Takes an async listener of the event, and gives it back unchanged."""
+
+    @overload
+    def __call__(
+        self, listener: Callable[[EventT], Awaitable[None]], /
+    ) -> Callable[[EventT], Awaitable[None]]: ...
+    @overload
+    def __call__(
+        self, listener: Callable[[EventT, Context], Awaitable[None]], /
+    ) -> Callable[[EventT, Context], Awaitable[None]]: ...
+
+
+class EventService:
+    """One service's access to the bus.
+
+    ::
+
+        events = EventService("notification")
+
+        @events.subscribe(UserCreated)
+        async def send_welcome(event: UserCreated) -> None: ...
+
+        async with events:
+            await events.emit(UserCreated(user_id="u-1", email="ada@example.org"))
+
+    Creating one does no I/O. Settings are read when it starts, unless they are given.
+
+    Raises:
+        SubjectError: The name isn't 1 to 64 of ``A-Z a-z 0-9 _ -``.
+    """
+
+    def __init__(  # one of the two constructors with many parameters
+        self,
+        name: str,
+        *,
+        settings: "Settings | None" = None,
+        driver: Driver | None = None,
+        middleware: Sequence[Middleware] = (),
+        emit_middleware: Sequence[EmitMiddleware] = (),
+        observers: Iterable[Observer] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = check_name(name, "service")
+        self.registry = Registry()
+        self._settings = settings
+        self._driver = driver
+        self._clock = clock or SystemClock()
+        self._observers = Observers(observers)
+        self._middleware = list(middleware)
+        self._emit_middleware = list(emit_middleware)
+        self._subscriptions: dict[str, Subscription] = {}
+        self._jobs: list[Job] = []
+        self._discovered = False
+        self._emitter: Emitter | None = None
+        self._lifecycle: Lifecycle | None = None
+
+    # Declaring ---------------------------------------------------------------------------------
+
+    @overload
+    def subscribe(
+        self, event: type[EventT], /, **options: Unpack[ListenerOptions]
+    ) -> Decorator[EventT]: ...
+    @overload
+    def subscribe(
+        self, event: str, /, **options: Unpack[ListenerOptions]
+    ) -> Callable[[ListenerT], ListenerT]: ...
+    @overload
+    def subscribe(
+        self,
+        event: type[EventT],
+        listener: Callable[[EventT], Awaitable[None]]
+        | Callable[[EventT, Context], Awaitable[None]],
+        /,
+        **options: Unpack[ListenerOptions],
+    ) -> Subscribed: ...
+    @overload
+    def subscribe(
+        self,
+        event: str,
+        listener: Callable[..., Awaitable[None]],
+        /,
+        **options: Unpack[ListenerOptions],
+    ) -> Subscribed: ...
+    def subscribe(
+        self,
+        event: type[Event] | str,
+        listener: Callable[..., Awaitable[None]] | None = None,
+        /,
+        **options: Unpack[ListenerOptions],
+    ) -> object:
+        """Add a listener for an event class, a name, or a pattern (``user.*``, ``user.>``).
+
+        Without a listener it is a decorator, with one a call to await. The listener handles each
+        event at least once, in no particular order; what it raises is decided by its `Retry`.
+
+        Raises:
+            DeclarationError, SubjectError, DuplicateSubscriptionError: It is declared wrongly.
+        """
+        if listener is not None:
+            return Subscribed(self._declare(event, listener, options), self._listen)
+
+        def decorate(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+            if self._lifecycle is not None:
+                raise DeclarationError(
+                    f"service '{self.name}' is running; use the call form: "
+                    "await events.subscribe(event, listener)"
+                )
+            self._declare(event, function, options)
+            return function
+
+        return decorate
+
+    def _declare(
+        self,
+        event: type[Event] | str,
+        listener: Callable[..., Awaitable[None]],
+        options: ListenerOptions,
+    ) -> Subscription:
+        one = subscription(self.name, event, listener, options)
+        if one.listener in self._subscriptions:
+            raise DuplicateSubscriptionError(service=self.name, listener=one.listener)
+        self._subscriptions[one.listener] = one
+        return one
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """The listeners that are declared."""
+        return tuple(self._subscriptions.values())
+
+    def background(self, job: JobT) -> JobT:
+        """Run an async function as long as the service runs: an HTTP server, a poller.
+
+        It starts once the listeners listen and is cancelled first at a stop, within whose grace
+        period it must end. If it raises, the service ends with that error. Usable as a decorator.
+
+        Raises:
+            DeclarationError: The service is running.
+        """
+        if self._lifecycle is not None:
+            raise DeclarationError(f"service '{self.name}' is running; add background jobs before")
+        self._jobs.append(job)
+        return job
+
+    def observe(self, observer: Observer) -> None:
+        """Tell ``observer`` what happens in this service, from now on."""
+        self._observers.add(observer)
+
+    def unobserve(self, observer: Observer) -> None:
+        """Stop telling ``observer``."""
+        self._observers.remove(observer)
+
+    def use(
+        self, *, middleware: Sequence[Middleware] = (), emit: Sequence[EmitMiddleware] = ()
+    ) -> None:
+        """Put middleware around every listener and every emit, outside of what is there.
+
+        Raises:
+            DeclarationError: The service is running; chains are built when it starts.
+        """
+        if self._lifecycle is not None:
+            raise DeclarationError(f"service '{self.name}' is running; add middleware before")
+        self._middleware[:0] = middleware
+        self._emit_middleware[:0] = emit
+
+    # Emitting ----------------------------------------------------------------------------------
+
+    @overload
+    async def emit(self, event: Event, /, **options: Unpack[EmitOptions]) -> Receipt: ...
+    @overload
+    async def emit(
+        self, event: str, data: Mapping[str, object], /, **options: Unpack[EmitOptions]
+    ) -> Receipt: ...
+    async def emit(
+        self,
+        event: Event | str,
+        data: Mapping[str, object] | None = None,
+        /,
+        **options: Unpack[EmitOptions],
+    ) -> Receipt:
+        """Emit an event, or the one that a name and its data describe.
+
+        Returns once the event is stored (P1): every listener whose durable exists will get it, at
+        least once. Inside a listener it inherits the correlation id, and a redelivered listener
+        that emits the same again is deduplicated.
+
+        Args:
+            event: An event, or the name of a declared one.
+            data: The payload that belongs to a name; strict, an unknown field is an error.
+            options: See `eventbus.middleware.base.EmitOptions`.
+
+        Raises:
+            UnknownEventError, InvalidEventError, HeaderError: It can't be emitted.
+            EmitUnknown: No answer in time; emit the same object again, or the same ``id=`` (P2).
+            BackpressureError: The stream is full of unread events; nothing is stored.
+            PayloadTooLargeError, NotAuthorizedError, NotConnectedError, PublishError: Not stored.
+        """
+        if options:
+            _check_emit_options(options)
+        return await self._ready().emit(self._event(event, data), options)
+
+    async def emit_many(self, events: Iterable[Event]) -> list[Receipt]:
+        """Emit events at once, in their order, and return their receipts in the same order.
+
+        Not atomic: where some fail, the others are stored.
+
+        Raises:
+            ExceptionGroup: What the emits that failed raised.
+        """
+        emitter = self._ready()
+        results = await asyncio.gather(
+            *(emitter.emit(event, {}) for event in events), return_exceptions=True
+        )
+        errors = [one for one in results if isinstance(one, Exception)]
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} of {len(results)} events failed", errors)
+        return [one for one in results if isinstance(one, Receipt)]
+
+    def _event(self, event: Event | str, data: Mapping[str, object] | None) -> Event:
+        if isinstance(event, Event):
+            return event
+        if event not in self.registry:
+            self.discover()
+        return codec.validate(self.registry.resolve(event), data or {})
+
+    def _ready(self) -> Emitter:
+        if self._emitter is None:
+            raise NotConnectedError(
+                f"service '{self.name}' isn't started; use 'async with events:' or "
+                "'await events.start()' before emit"
+            )
+        return self._emitter
+
+    # Running -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect, provision, and listen where there are listeners; returns when that is done.
+
+        Waits for a server that refuses connections; cancel it to give up.
+
+        Raises:
+            ConfigurationError: Something is declared or set up wrongly.
+            NotAuthorizedError, CertificateError: The server refuses us.
+        """
+        if self._lifecycle is not None:
+            raise DeclarationError(f"service '{self.name}' is already started")
+        for one in self._subscriptions.values():
+            self._bind(one)
+        driver = self._driver or _driver(self.settings, self.name)
+        driver.watch(self._observers)
+        self._emitter = Emitter(self._publishing(driver))
+        worker = Worker(driver, self._dispatcher(driver), jobs=self._jobs, clock=self._clock)
+        self._lifecycle = Lifecycle(
+            self.name, driver, worker, observe=self._observers, clock=self._clock
+        )
+        try:
+            await self._lifecycle.start(self.subscriptions)
+        except BaseException:
+            self._lifecycle = self._emitter = None
+            raise
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Finish what runs, hand the rest back, and close; ends within ``grace`` seconds.
+
+        Listeners that don't finish in time are cancelled and their events go back to the server.
+        ``grace`` is that of the settings where it isn't given. Does nothing when not started.
+        """
+        if self._lifecycle is None:
+            return
+        try:
+            await self._lifecycle.stop(self.settings.grace if grace is None else grace)
+        finally:
+            self._lifecycle = self._emitter = None
+
+    async def run(self) -> None:
+        """Start, and work until this is cancelled or `stop` is called; then stop.
+
+        Raises:
+            EventBusError: As `start`.
+        """
+        await self.start()
+        lifecycle = self._lifecycle
+        assert lifecycle is not None, "started without a lifecycle"
+        try:
+            await lifecycle.wait()
+        finally:
+            await self.stop()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Stop."""
+        await self.stop()
+
+    def status(self) -> Status:
+        """Return whether emits and listeners work now; safe to call from any thread."""
+        lifecycle = self._lifecycle
+        if lifecycle is None:
+            return Status((f"service '{self.name}' isn't started",))
+        return lifecycle.status()
+
+    def in_flight(self) -> dict[str, int]:
+        """Return how many deliveries are in hand, by listener."""
+        return self._lifecycle.in_flight() if self._lifecycle is not None else {}
+
+    async def _listen(self, one: Subscription) -> None:
+        if self._lifecycle is not None:
+            self._bind(one)
+            await self._lifecycle.add(one)
+
+    @property
+    def settings(self) -> "Settings":
+        """The settings it was given, else those of the environment.
+
+        Raises:
+            SettingsError: The environment holds a wrong one.
+        """
+        if self._settings is None:
+            from eventbus.settings import Settings
+
+            self._settings = Settings.load()
+        return self._settings
+
+    def discover(self) -> Registry:
+        """Make every event of the schema packages known, and return the registry.
+
+        Raises:
+            DeclarationError: A package that is set can't be imported, or one has an error.
+        """
+        if not self._discovered:
+            for package in self.settings.schemas:
+                # The default package may be missing: events can be declared anywhere.
+                if "schemas" in self.settings.model_fields_set or find_spec(package):
+                    self.registry.discover(package)
+            self._discovered = True
+        return self.registry
+
+    def _bind(self, one: Subscription) -> None:
+        if not one.takes_any and any(event not in self.registry for event in one.events):
+            self.discover()
+        one.bind(self.registry)
+
+    def _publishing(self, driver: Driver) -> Publishing:
+        return Publishing(
+            driver=driver,
+            subjects=self.settings.subjects,
+            source=self.name,
+            clock=self._clock,
+            observe=self._observers,
+            middleware=tuple(self._emit_middleware),
+        )
+
+    def _dispatcher(self, driver: Driver) -> Callable[[Subscription], Dispatcher]:
+        settings = self.settings
+        wiring = Wiring(
+            driver=driver,
+            registry=self.registry,
+            subjects=settings.subjects,
+            observe=self._observers,
+            clock=self._clock,
+            emit=self.emit,
+            middleware=tuple(self._middleware),
+            retry=Retry(attempts=settings.retry_attempts, start=settings.retry_delay),
+            park_after=settings.park_after if driver.features.schedules else float("inf"),
+        )
+        return lambda one: Dispatcher(one, wiring)
+
+
+def _driver(settings: "Settings", service: str) -> Driver:
+    """Return the driver that the settings name.
+
+    Raises:
+        SettingsError: There is none of that name.
+    """
+    if settings.driver in ("jetstream", "queue"):
+        from eventbus.drivers.jetstream.driver import JetStreamDriver
+
+        return JetStreamDriver(settings, service=service)
+    hint = did_you_mean(settings.driver, ("jetstream", "queue"))
+    raise SettingsError(f"no driver is called '{settings.driver}' (known: jetstream){hint}")
+
+
+def _check_emit_options(options: Mapping[str, object]) -> None:
+    known = tuple(EmitOptions.__annotations__)
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise TypeError(f"emit() has no option {option!r} (it has {', '.join(known)}){hint}")

@@ -1,0 +1,230 @@
+"""`Settings`: everything that is set from outside, validated once.
+
+``EVENTBUS_*`` wins over aliases; two aliases that disagree are an error. A ``.env`` file in the
+working directory is read, the environment wins over it. Durations are seconds or ``"5m"``.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from eventbus.duration import seconds
+from eventbus.errors import SettingsError, SubjectError, did_you_mean
+from eventbus.subject import Subjects
+
+__all__ = ("Provision", "Settings")
+
+Provision = Literal["auto", "check", "off"]
+
+_Seconds = Annotated[float, BeforeValidator(seconds)]
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda value: _split(value))]
+
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "nats_url": ("NATS_URL",),
+    "nats_creds": ("NATS_CREDS",),
+    "connection_name": ("NATS_CLIENT_ID",),
+    "cluster_name": ("NATS_CLUSTER_ID",),
+    "driver": ("APP_EVENT_DRIVER",),
+    "default_queue": ("EVENTS_DEFAULT_QUEUE",),
+    "retry_attempts": ("EVENTS_RETRY_ATTEMPTS", "EVENT_RETRY_ATTEMPTS"),
+    "retry_delay": ("EVENTS_RETRY_DELAY_SECONDS", "EVENT_RETRY_DELAY"),
+}
+"""Environment variables of other conventions, by setting (DESIGN.md section 6)."""
+_MILLISECONDS = ("EVENT_RETRY_DELAY",)
+_NOT_SETTINGS = ("EVENTBUS_TEST_", "EVENTBUS_DEMO_")
+
+
+class Settings(BaseSettings):
+    """Settings of one process; each field is ``EVENTBUS_<FIELD>`` in the environment.
+
+    Raises:
+        SettingsError: From `load`, naming each wrong variable and what it must be.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="EVENTBUS_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    driver: str = "jetstream"
+    """Which driver events go through."""
+    namespace: str = "events"
+    """First token of every subject; stream names are it in upper case."""
+    schemas: _Names = ("schemas",)
+    """Packages whose events are known by name; found from the working directory."""
+    default_queue: str = "default"
+    """The queue of listeners that name none."""
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    """Servers to connect to, comma separated."""
+    nats_user: str | None = None
+    nats_password: SecretStr | None = None
+    nats_token: SecretStr | None = None
+    nats_nkey_seed: SecretStr | None = None
+    """The NKEY seed itself, or the path of a file that holds it."""
+    nats_creds: Path | None = None
+    """A ``.creds`` file (JWT and NKEY)."""
+    tls_ca: Path | None = None
+    """CA that signed the server's certificate; the system's where unset."""
+    tls_cert: Path | None = None
+    """Client certificate, for mutual TLS."""
+    tls_key: Path | None = None
+    tls_hostname: str | None = None
+    """Name that the server's certificate must carry, where it isn't that of the URL."""
+    connection_name: str | None = None
+    """How the server lists this connection; the service's name where unset."""
+    cluster_name: str | None = None
+    """The name the cluster must have; another one refuses to start."""
+    connect_timeout: _Seconds = 5.0
+    """How long one attempt to connect may take."""
+
+    provision: Provision = "auto"
+    """``auto`` creates what is missing, ``check`` refuses to start on drift, ``off`` binds only."""
+    replicas: int = Field(default=1, ge=1, le=5)
+    """Copies of each stream; 3 in production."""
+    max_bytes: int = Field(default=512 * 1024 * 1024, ge=1024 * 1024)
+    """Size limit of the stream of events; small by default, servers reserve it."""
+    max_age: _Seconds = 7 * 86400.0
+    """How long events are kept."""
+    duplicate_window: _Seconds = 600.0
+    """How long the server remembers event ids."""
+
+    emit_timeout: _Seconds = 15.0
+    """How long an emit is retried, with the same id, before `EmitUnknown`."""
+    publish_timeout: _Seconds = 2.0
+    """How long one try waits for the server's answer."""
+    retry_attempts: int = Field(default=5, ge=1)
+    """Total runs of a listener, the first included, where it declares no `Retry`."""
+    retry_delay: _Seconds = 1.0
+    """Delay before the second attempt; it doubles from there."""
+    park_after: _Seconds = 30.0
+    """Delays longer than this don't hold a pending place on the server."""
+    grace: _Seconds = 25.0
+    """How long a stop may take; under the 30 s after which Kubernetes kills."""
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=0, ge=0, le=65535)
+    """Port of a service's HTTP interface; 0 takes a free one and prints it."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of ``/metrics /livez /readyz``; 0 takes a free one and prints it, unset has none."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """``auto`` is console on a terminal and JSON otherwise."""
+    tracing: Literal["auto", "on", "off"] = "auto"
+    """``auto`` traces where ``OTEL_EXPORTER_OTLP_ENDPOINT`` or a tracer provider is set."""
+
+    @classmethod
+    def load(cls, **overrides: object) -> "Settings":
+        """Return the settings of the environment, with ``overrides`` on top.
+
+        Raises:
+            SettingsError: A variable is wrong, unknown, or two aliases disagree.
+        """
+        _refuse_unknown(os.environ)
+        try:
+            return cls(**{**_from_aliases(os.environ), **overrides})  # type: ignore[arg-type]
+        except ValidationError as exc:
+            raise SettingsError(_explained(exc)) from exc
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together; set both or neither")
+        if (self.nats_user is None) != (self.nats_password is None):
+            raise ValueError("nats_user and nats_password belong together; set both or neither")
+        ways = ("nats_user", "nats_token", "nats_nkey_seed", "nats_creds")
+        chosen = [way for way in ways if getattr(self, way) is not None]
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)} are all set; use one way to authenticate")
+        if self.duplicate_window > self.max_age:
+            raise ValueError("duplicate_window must not be longer than max_age")
+        if self.emit_timeout >= self.duplicate_window:
+            raise ValueError("emit_timeout must be shorter than duplicate_window")
+        try:
+            Subjects(self.namespace)
+        except SubjectError as exc:
+            raise ValueError(str(exc)) from exc
+        return self
+
+    @property
+    def subjects(self) -> Subjects:
+        """The subjects and stream names of the namespace."""
+        return Subjects(self.namespace)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The server URLs."""
+        return _split(self.nats_url)
+
+
+def _split(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, (list, tuple)):
+        return tuple(str(part) for part in value)
+    raise ValueError("must be names, comma separated")
+
+
+def _from_aliases(environment: Mapping[str, str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for field, names in ALIASES.items():
+        if f"EVENTBUS_{field.upper()}" in environment:
+            continue
+        values = {name: _scaled(name, environment[name]) for name in names if environment.get(name)}
+        if len(set(values.values())) > 1:
+            listed = " and ".join(f"{name}={environment[name]}" for name in values)
+            raise SettingsError(
+                f"{listed} disagree; set EVENTBUS_{field.upper()}, which wins, or drop one"
+            )
+        if values:
+            found[field] = next(iter(values.values()))
+    return found
+
+
+def _scaled(name: str, value: str) -> str | float:
+    if name not in _MILLISECONDS:
+        # "2" and "2.0" agree.
+        return float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else value
+    try:
+        return float(value) / 1000
+    except ValueError as exc:
+        raise SettingsError(f"{name}={value!r} must be a number of milliseconds") from exc
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {f"EVENTBUS_{field.upper()}" for field in Settings.model_fields} | EXTRA_VARIABLES
+    for name in environment:
+        if not name.startswith("EVENTBUS_") or name.startswith(_NOT_SETTINGS) or name in known:
+            continue
+        hint = did_you_mean(name, known)
+        # A typo in a variable would silently leave the default in force.
+        if hint:
+            raise SettingsError(f"{name} isn't a setting{hint}")
+
+
+EXTRA_VARIABLES = frozenset(
+    {
+        "EVENTBUS_NATS_SERVER",
+        "EVENTBUS_WEBHOOK_SECRET",
+        "EVENTBUS_AUDIT_DATABASE",
+        "EVENTBUS_MAILDIR",
+    }
+)
+"""Variables with our prefix that embedded servers and the example services read themselves."""
+
+
+def _explained(error: ValidationError) -> str:
+    lines = []
+    for one in error.errors(include_url=False, include_context=False, include_input=False):
+        name = f"EVENTBUS_{str(one['loc'][0]).upper()}: " if one["loc"] else ""
+        lines.append(f"{name}{one['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)

@@ -1,0 +1,253 @@
+"""`Subscription`: the frozen record of a listener and its options, checked when it is declared."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import UnionType
+from typing import TypeAlias, TypedDict, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from eventbus.drivers.base import ConsumerSpec, Start
+from eventbus.duration import Duration, seconds
+from eventbus.errors import DeclarationError, SubjectError, did_you_mean
+from eventbus.event import Event, UnknownEvent, spec_of
+from eventbus.middleware.base import Context, Middleware
+from eventbus.registry import Registry
+from eventbus.retry import Retry
+from eventbus.subject import check_name, check_pattern, is_pattern, without_covered
+
+__all__ = ("EventT", "Handler", "Listener", "ListenerOptions", "Subscription", "subscription")
+
+EventT = TypeVar("EventT", bound=Event)
+Listener: TypeAlias = (
+    Callable[[EventT], Awaitable[None]] | Callable[[EventT, Context], Awaitable[None]]
+)
+"""What a user writes: an async function of the event, and of the context where it wants one."""
+Handler: TypeAlias = Callable[[Event, Context], Awaitable[None]]
+"""A listener, called the one way that dispatch knows."""
+
+DEFAULT_TIMEOUT = 300.0
+DEFAULT_CONCURRENCY = 16
+MIN_ACK_WAIT = 1.0
+
+
+class ListenerOptions(TypedDict, total=False):
+    """The options of `EventService.subscribe`."""
+
+    name: str
+    """The listener's name, unique in its service; its function's name where not given."""
+    retry: Retry
+    """When and how often a failed event is tried again; from the settings where not given."""
+    concurrency: int
+    """How many events it handles at once in this process; 16 where not given."""
+    timeout: Duration
+    """Longest run; then it is cancelled and the attempt has failed. 5 minutes where not given,
+    so that a hung listener can't hold an event for ever."""
+    queue: str
+    """The named group it belongs to, for ``eventbus run --queue``."""
+    start: Start
+    """Where a new durable begins: ``"new"`` (the default), ``"all"``, a time, or a sequence."""
+    middleware: tuple[Middleware, ...]
+    """Wrapped around this listener, inside the service's own; the first is the outermost."""
+    ack_wait: Duration
+    """How long the server waits for a sign of life before it hands an event to somebody else;
+    heartbeats keep it while the listener runs. 30 s where not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A listener and everything declared about it."""
+
+    service: str
+    listener: str
+    events: tuple[str, ...]
+    """Event names and patterns, without those another one covers."""
+    accepts: tuple[type[Event], ...]
+    """The classes that the listener takes; `Event` itself means any."""
+    handler: Handler
+    retry: Retry | None = None
+    concurrency: int = DEFAULT_CONCURRENCY
+    timeout: float = DEFAULT_TIMEOUT
+    queue: str | None = None
+    start: Start = "new"
+    middleware: tuple[Middleware, ...] = ()
+    ack_wait: float = 30.0
+
+    @property
+    def durable(self) -> str:
+        """The name of its durable consumer."""
+        return f"{self.service}__{self.listener}"
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether the listener takes events that no class is declared for."""
+        return Event in self.accepts
+
+    def consumer(self) -> ConsumerSpec:
+        """Return what it needs from a driver."""
+        return ConsumerSpec(
+            durable=self.durable,
+            service=self.service,
+            listener=self.listener,
+            events=self.events,
+            slots=self.concurrency,
+            ack_wait=self.ack_wait,
+            start=self.start,
+        )
+
+    def bind(self, registry: Registry) -> None:
+        """Make its classes known, and check its names and patterns against what is declared.
+
+        Raises:
+            UnknownEventError: It names an event that no class is declared for.
+            DeclarationError: A pattern also takes an event that the listener's type doesn't.
+        """
+        for event in self.accepts:
+            if event.event_spec is not None:
+                registry.register(event)
+        if self.takes_any:
+            return
+        for pattern in self.events:
+            names = registry.names(pattern) if is_pattern(pattern) else (pattern,)
+            for name in names:
+                self._check_accepts(registry.resolve(name), pattern)
+
+    def _check_accepts(self, event: type[Event], pattern: str) -> None:
+        if not issubclass(event, self.accepts):
+            takes = " | ".join(one.__name__ for one in self.accepts)
+            raise DeclarationError(
+                f"listener '{self.listener}' takes {takes}, but '{pattern}' also brings "
+                f"{event.__name__}; annotate it with Event or narrow the pattern"
+            )
+
+
+def subscription(
+    service: str,
+    target: type[Event] | str,
+    listener: Callable[..., Awaitable[None]],
+    options: ListenerOptions,
+) -> Subscription:
+    """Return the record of a listener for an event class, a name or a pattern.
+
+    Raises:
+        DeclarationError: The listener isn't async, takes other parameters or another event, or an
+            option is unknown or makes no sense.
+        SubjectError: The name or pattern isn't valid.
+    """
+    _check_options(options)
+    name = _name(listener, options)
+    annotations = _annotations(listener)
+    annotated = _event_classes(annotations[0]) if annotations else ()
+    if isinstance(target, str):
+        events: tuple[str, ...] = without_covered([check_pattern(target)])
+        accepts = annotated or (Event,)
+    else:
+        events, accepts = (spec_of(target).name,), (target,)
+        if annotated and not issubclass(target, annotated):
+            takes = " | ".join(one.__name__ for one in annotated)
+            raise DeclarationError(
+                f"listener '{name}' takes {takes}, but is subscribed to {target.__name__}"
+            )
+    return Subscription(
+        service=service,
+        listener=name,
+        events=events,
+        accepts=accepts,
+        handler=_handler(listener, name, annotations),
+        retry=options.get("retry"),
+        concurrency=_at_least(name, "concurrency", options.get("concurrency", DEFAULT_CONCURRENCY)),
+        timeout=_duration(name, "timeout", options.get("timeout", DEFAULT_TIMEOUT)),
+        queue=options.get("queue"),
+        start=_start(name, options.get("start", "new")),
+        middleware=tuple(options.get("middleware", ())),
+        ack_wait=max(MIN_ACK_WAIT, _duration(name, "ack_wait", options.get("ack_wait", 30.0))),
+    )
+
+
+def _check_options(options: Mapping[str, object]) -> None:
+    known = tuple(ListenerOptions.__annotations__)
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise DeclarationError(f"subscribe() has no option {option!r}{hint}")
+
+
+def _name(listener: Callable[..., Awaitable[None]], options: ListenerOptions) -> str:
+    name = options.get("name") or str(getattr(listener, "__name__", type(listener).__name__))
+    try:
+        return check_name(name, "listener")
+    except SubjectError as exc:
+        raise DeclarationError(f"{exc}; pass name= to subscribe()") from exc
+
+
+def _annotations(listener: Callable[..., Awaitable[None]]) -> tuple[object, ...]:
+    """Return the annotations of the positional parameters, in order; None for a missing one."""
+    function = listener if inspect.isroutine(listener) else type(listener).__call__
+    try:
+        hints = get_type_hints(function)
+    except NameError:  # a name that only type checkers import
+        hints = dict(getattr(function, "__annotations__", {}))
+    parameters = inspect.signature(listener).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(
+        hints.get(one.name)
+        for one in parameters
+        if one.kind in positional and (one.default is one.empty or _is_context(hints.get(one.name)))
+    )
+
+
+def _is_context(annotation: object) -> bool:
+    return annotation is Context or (
+        isinstance(annotation, str) and annotation.rpartition(".")[2] == "Context"
+    )
+
+
+def _event_classes(annotation: object) -> tuple[type[Event], ...]:
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(one for part in get_args(annotation) for one in _event_classes(part))
+    if isinstance(annotation, type) and issubclass(annotation, Event):
+        # A listener of UnknownEvent alone would refuse every event that is known.
+        return (Event,) if annotation is UnknownEvent else (annotation,)
+    return ()
+
+
+def _handler(
+    listener: Callable[..., Awaitable[None]], name: str, annotations: tuple[object, ...]
+) -> Handler:
+    if not inspect.iscoroutinefunction(listener) and not inspect.iscoroutinefunction(
+        getattr(listener, "__call__", None)  # noqa: B004 - the method, not whether it exists
+    ):
+        raise DeclarationError(f"listener '{name}' isn't async; write 'async def {name}(event)'")
+    if len(annotations) == 2 and _is_context(annotations[1]):
+        return cast(Handler, listener)
+    if len(annotations) != 1:
+        raise DeclarationError(
+            f"listener '{name}' must take (event) or (event, context: Context), "
+            f"it takes {len(annotations)} parameters"
+        )
+    plain = cast(Callable[[Event], Awaitable[None]], listener)
+
+    async def handler(event: Event, context: Context) -> None:
+        await plain(event)
+
+    return handler
+
+
+def _at_least(listener: str, option: str, value: int) -> int:
+    if type(value) is not int or value < 1:
+        raise DeclarationError(f"listener '{listener}': {option}={value!r} must be at least 1")
+    return value
+
+
+def _duration(listener: str, option: str, value: Duration) -> float:
+    try:
+        return seconds(value)
+    except (ValueError, TypeError) as exc:
+        raise DeclarationError(f"listener '{listener}': {option}: {exc}") from exc
+
+
+def _start(listener: str, start: Start) -> Start:
+    if isinstance(start, str) and start not in ("new", "all"):
+        raise DeclarationError(
+            f"listener '{listener}': start={start!r} must be 'new', 'all', a time or a sequence"
+        )
+    return start

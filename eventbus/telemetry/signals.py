@@ -1,0 +1,177 @@
+"""What happened, as frozen records, and the observers that are told.
+
+Observers watch: they can't change what happens, and one that raises is logged and left behind.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from eventbus.delivery import Outcome, Reason
+from eventbus.drivers.base import DriverSignal
+
+__all__ = (
+    "EmitFailed",
+    "Emitted",
+    "Happened",
+    "ListenerStarted",
+    "Observer",
+    "Observers",
+    "Received",
+    "Returned",
+    "Settled",
+    "Stopped",
+    "Stuck",
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """An event is stored, or was before under the same id."""
+
+    name: str
+    id: str
+    driver: str
+    correlation_id: str
+    duration: float
+    """Seconds from ``emit`` to the receipt."""
+    size: int
+    """Bytes of the payload."""
+    duplicate: bool
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmitFailed:
+    """An emit raised; by the error's code the event isn't stored, or nobody knows."""
+
+    name: str
+    id: str
+    driver: str
+    correlation_id: str
+    duration: float
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A delivery came in and holds a slot."""
+
+    name: str
+    """The event's name; "unknown" where the subject isn't one."""
+    service: str
+    listener: str
+    redelivered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerStarted:
+    """A listener's run begins."""
+
+    name: str
+    id: str
+    service: str
+    listener: str
+    attempt: int
+    correlation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A delivery is settled; this is the one record of how it ended."""
+
+    name: str
+    id: str
+    """The event's id; empty where the message had none."""
+    service: str
+    listener: str
+    outcome: Outcome
+    attempt: int
+    attempts: int
+    """How many attempts it has in total."""
+    duration: float
+    """Seconds the listener ran, middleware included; 0 where it didn't run."""
+    end_to_end: float | None
+    """Seconds from emit to settled; None where the emit time isn't known."""
+    correlation_id: str
+    causation_id: str | None = None
+    reason: Reason | None = None
+    """Why it is a dead letter."""
+    detail: str = ""
+    delay: float | None = None
+    """Seconds until the next attempt."""
+    error: Exception | None = None
+    stream: str = ""
+    sequence: int = 0
+    subject: str = ""
+    emitted_at: datetime | None = None
+    trace: str = ""
+    """The event's ``traceparent``; empty without a trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A delivery went back to the server unhandled, at a stop; it isn't an attempt."""
+
+    name: str
+    service: str
+    listener: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A delivery could not be settled; the server will hand it out again."""
+
+    name: str
+    service: str
+    listener: str
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A service has stopped; ``cancelled`` listeners didn't finish within the grace period."""
+
+    service: str
+    cancelled: int
+
+
+Happened: TypeAlias = (
+    Emitted
+    | EmitFailed
+    | Received
+    | ListenerStarted
+    | Settled
+    | Returned
+    | Stuck
+    | Stopped
+    | DriverSignal
+)
+Observer: TypeAlias = Callable[[Happened], None]
+
+
+class Observers:
+    """Tells every observer; callable like one."""
+
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        self._observers = list(observers)
+
+    def add(self, observer: Observer) -> None:
+        """Tell this one too, from now on."""
+        self._observers.append(observer)
+
+    def remove(self, observer: Observer) -> None:
+        """Stop telling this one."""
+        self._observers.remove(observer)
+
+    def __call__(self, happened: Happened) -> None:
+        """Tell all, in the order they were added."""
+        for observer in self._observers:
+            try:
+                observer(happened)
+            except Exception:
+                _log.exception("observer %r failed on %s", observer, type(happened).__name__)

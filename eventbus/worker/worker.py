@@ -1,0 +1,105 @@
+"""`Worker`: owns the tasks of a set of subscriptions, from the first pull to the last settle."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+from eventbus.clock import Clock
+from eventbus.dispatch import Dispatcher
+from eventbus.drivers.base import Driver
+from eventbus.subscription import Subscription
+from eventbus.worker.heartbeat import Heartbeat
+from eventbus.worker.pump import Pump
+
+__all__ = ("Job", "Worker")
+
+Job: TypeAlias = Callable[[], Awaitable[None]]
+"""Something that runs as long as the worker does, and ends when it is cancelled."""
+
+SETTLE_TIME = 1.0
+"""Seconds of the grace period kept for handing back what had to be cancelled."""
+
+
+class Worker:
+    """Works the subscriptions it is given until it is told to stop.
+
+    It knows a driver, subscriptions and dispatchers; never the service.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        dispatcher: Callable[[Subscription], Dispatcher],
+        *,
+        jobs: Sequence[Job] = (),
+        clock: Clock,
+    ) -> None:
+        self._driver = driver
+        self._dispatcher = dispatcher
+        self._jobs = jobs
+        self._clock = clock
+        self._heartbeat = Heartbeat(clock)
+        self._group: asyncio.TaskGroup | None = None
+        self._pumps: list[Pump] = []
+
+    async def run(
+        self,
+        subscriptions: Sequence[Subscription],
+        *,
+        started: Callable[[], None],
+        stopping: asyncio.Event,
+        grace: Callable[[], float],
+    ) -> int:
+        """Work until ``stopping`` is set; return how many listeners had to be cancelled.
+
+        Then background jobs are cancelled, it pulls no more, lets what runs finish, and after
+        ``grace`` seconds cancels the rest, which goes back to the server. Cancelling it cancels
+        what runs at once. A background job that raises ends it with that error.
+        """
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            beating = group.create_task(self._heartbeat.run())
+            for subscription in subscriptions:
+                await self.add(subscription)
+            jobs = {group.create_task(self._job(job)) for job in self._jobs}
+            started()
+            await stopping.wait()
+            cancelled = await self._finish(grace(), jobs)
+            beating.cancel()
+        self._group = None
+        return cancelled
+
+    async def add(self, subscription: Subscription) -> None:
+        """Work another subscription, whose durable is provisioned, from now on."""
+        assert self._group is not None, "the worker doesn't run"
+        pump = Pump(subscription, self._dispatcher(subscription), self._group, self._heartbeat)
+        self._pumps.append(pump)
+        await pump.start(self._driver)
+
+    def in_flight(self) -> dict[str, int]:
+        """Return how many deliveries are in hand, by listener."""
+        return {pump.subscription.listener: len(pump.running) for pump in self._pumps}
+
+    async def _job(self, job: Job) -> None:
+        await job()
+
+    async def _finish(self, grace: float, jobs: set[asyncio.Task[None]]) -> int:
+        deadline = self._clock.monotonic() + max(0.0, grace - SETTLE_TIME)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*(pump.stop() for pump in self._pumps))
+        running = {task for pump in self._pumps for task in pump.running}
+        late = await self._wait(running | jobs, deadline) & running
+        for task in late:
+            task.cancel()
+        await self._wait(late, deadline + SETTLE_TIME)
+        return len(late)
+
+    async def _wait(
+        self, tasks: set[asyncio.Task[None]], deadline: float
+    ) -> set[asyncio.Task[None]]:
+        """Wait for tasks until a deadline and return those that are not done."""
+        if not tasks:
+            return set()
+        timeout = max(0.0, deadline - self._clock.monotonic())
+        return (await asyncio.wait(tasks, timeout=timeout))[1]
