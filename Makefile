@@ -1,0 +1,113 @@
+# `make demo` and `make test` are the two commands of the README; `make help` lists the rest.
+# Each sets up what it needs, in $(VENV), with nothing on the machine but make, git and Python.
+
+VENV ?= .venv
+PYTHON ?= python3
+WORKERS ?= 2
+ARGS ?=
+
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+# --- set-up -------------------------------------------------------------------------------------
+# uv where it is on PATH, for its speed, else pip. A stamp stands for a finished step, so that one
+# that was interrupted runs again, and a later `make` starts at once.
+
+define install
+	@echo "==> installing eventbus[$(1)] with the versions of constraints.txt (once; up to a minute)"
+	@if command -v uv >/dev/null; then \
+		uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(1)]'; \
+	else \
+		$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[$(1)]'; \
+	fi
+	@touch $(VENV)/.demo $@
+endef
+
+$(VENV)/.made:
+	@for python in $(PYTHON) python3.13 python3.12 python3.11; do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "eventbus needs Python 3.11 or newer; install it, or say where it is: make PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	echo "==> making $(VENV) with $$($$found --version)"; \
+	rm -rf $(VENV); \
+	if command -v uv >/dev/null; then uv venv --quiet --seed --python $$found $(VENV); \
+	else $$found -m venv $(VENV) || { echo "on Debian, apt install python3-venv brings what is missing" >&2; rm -rf $(VENV); exit 1; }; fi
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt $(VENV)/.made
+	$(call install,demo)
+
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
+	$(call install,dev)
+
+.PHONY: help setup demo test check fmt fmt-check lint types layers coverage bench bench-steady \
+	constraints clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo '  ARGS="..." is handed on, as in: make test ARGS="-k retry -x"'
+
+setup: $(VENV)/.dev ## install everything a developer needs into .venv
+
+# --- running ------------------------------------------------------------------------------------
+
+demo: $(VENV)/.demo ## run the whole system with traffic, on a nats-server of its own
+	@$(BIN)/eventbus demo $(ARGS)
+
+test: $(VENV)/.dev ## run the tests, against real nats-servers
+	@echo "==> tests, on $(WORKERS) processes"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+coverage: $(VENV)/.dev ## run the tests and show what they don't reach
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+bench: $(VENV)/.dev ## compare with other event buses
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-steady: $(VENV)/.dev ## 500 events/s for 60 s through two processes: losses, latency, memory
+	@$(BIN)/python -m bench.steady $(ARGS)
+
+# --- checking -----------------------------------------------------------------------------------
+
+check: fmt-check lint types layers test ## all that CI checks
+
+fmt: $(VENV)/.dev ## format the code
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix-only .
+
+fmt-check: $(VENV)/.dev
+	@echo "==> format"
+	@$(BIN)/ruff format --quiet --diff .
+
+lint: $(VENV)/.dev ## ruff
+	@echo "==> ruff"
+	@$(BIN)/ruff check --quiet .
+
+types: $(VENV)/.dev ## mypy strict and pyright strict
+	@echo "==> mypy"
+	@$(BIN)/mypy
+	@echo "==> pyright"
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+layers: $(VENV)/.dev ## import-linter: dependencies point downwards
+	@echo "==> import-linter"
+	@$(BIN)/lint-imports --no-logo
+
+# --- upkeep -------------------------------------------------------------------------------------
+
+# Asks the interpreter, so that it makes no difference whether uv or pip installed.
+constraints: $(VENV)/.dev ## write the versions now installed to constraints.txt
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -c 'from importlib.metadata import distributions as all; \
+		print(*sorted({f"{d.name}=={d.version}" for d in all() if d.name not in ("eventbus", "pip", "setuptools", "wheel")}, key=str.lower), sep="\n")'; \
+	} > constraints.new
+	@mv constraints.new constraints.txt && touch $(VENV)/.demo $(VENV)/.dev
+
+clean: ## remove .venv and all caches
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage* dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

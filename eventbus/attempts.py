@@ -1,0 +1,89 @@
+"""Which attempt a delivery is, and whether it is suspected of having crashed its process.
+
+The server's delivery count isn't an attempt count: it restarts when an event was parked, and it
+counts hand-backs and the neighbours of a crash. So failures are recorded, and only then (DESIGN.md
+4.7 and 4.8). Pure; a driver keeps the records.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+__all__ = ("AttemptLog", "History", "Verdict", "judge")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is recorded of the earlier runs of one stored event, for one durable."""
+
+    failed: int = 0
+    """Runs that failed or crashed."""
+    settled: int = 0
+    """The delivery count of the last run that left an outcome, a hand-back included."""
+    started: int = 0
+    """The delivery count of the last run of a suspect."""
+
+    def after_failure(self, deliveries: int) -> "History":
+        """Return the history once this delivery has failed."""
+        return replace(self, failed=self.failed + 1, settled=deliveries)
+
+    def after_return(self, deliveries: int) -> "History":
+        """Return the history once this delivery was handed back: no attempt, no suspicion."""
+        return replace(self, settled=deliveries)
+
+    def after_start(self, deliveries: int) -> "History":
+        """Return the history once the run of a suspect begins."""
+        return replace(self, started=deliveries)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a delivery is."""
+
+    attempt: int
+    """Which run of the listener it will be, from 1."""
+    suspect: bool
+    """Its last run left no outcome: run it alone, with a mark before."""
+    history: History
+    """The history with a crash counted, where there was one."""
+
+
+def judge(history: History, *, deliveries: int, parked: int = 0) -> Verdict:
+    """Return what a delivery is, by its history.
+
+    A run that left no outcome makes the delivery a suspect. A mark without an outcome is a crash
+    and counts as an attempt, so that the event which kills the process is found, and those that
+    ran beside it are not blamed.
+
+    Args:
+        history: What is recorded; an empty one where nothing is.
+        deliveries: How often the server has handed it out, this time included.
+        parked: Attempts before it was parked, as its header says.
+    """
+    suspect = deliveries > 1 and history.settled < deliveries - 1
+    if suspect and history.started > history.settled:
+        history = replace(history, failed=history.failed + 1, settled=history.started)
+    return Verdict(parked + history.failed + 1, suspect, history)
+
+
+class AttemptLog(Protocol):
+    """Keeps histories where every process of a service sees them."""
+
+    async def read(self, place: str) -> History:
+        """Return what is recorded; an empty history where nothing is.
+
+        Raises:
+            DriverError: It can't be read now.
+        """
+        ...
+
+    async def write(self, place: str, history: History) -> None:
+        """Record it, confirmed.
+
+        Raises:
+            DriverError: It may not be recorded.
+        """
+        ...
+
+    async def forget(self, place: str) -> None:
+        """Drop the record: the event is settled for good. Never raises."""
+        ...

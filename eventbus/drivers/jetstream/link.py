@@ -1,0 +1,229 @@
+"""`Link`: one connection with one reply inbox, the answers that are waited for, their deadlines."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Self
+
+from eventbus.drivers.jetstream.wire import Login, Raw, Server, Subscription, Wire, dial
+from eventbus.errors import DriverError, NotAuthorizedError, NotConnectedError
+
+__all__ = ("Link", "LostError", "is_no_responders", "is_status")
+
+GRAIN = 0.05
+"""Deadlines are kept to this many seconds, so that one timer serves all."""
+MAX_DENIED = 256
+
+
+class LostError(NotConnectedError):
+    """The connection broke after the message was written: nobody knows whether it arrived."""
+
+
+def is_status(raw: Raw, code: str) -> bool:
+    """Tell whether a message is the server's status ``code``, and not somebody's message."""
+    return not raw.data and raw.headers is not None and raw.headers.get("Status") == code
+
+
+def is_no_responders(raw: Raw) -> bool:
+    """Tell whether an answer says that nobody listens on that subject."""
+    return is_status(raw, "503")
+
+
+class Link:
+    """One connection, from `open` until it is lost; a lost one never comes back."""
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_lost = on_lost
+        self._wire: Wire | None = None
+        self._prefix = ""
+        self._count = 0
+        self._waiting: dict[str, tuple[asyncio.Future[Raw], str]] = {}
+        self._due: dict[int, list[str]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._denied: dict[str, None] = {}
+        self._ended = asyncio.Event()
+        self.problem = ""
+        """Why it is lost; empty while it stands."""
+
+    @classmethod
+    async def open(cls, url: str, login: Login, on_lost: Callable[[], None]) -> Self:
+        """Connect to one server and listen for answers.
+
+        Raises:
+            NotAuthorizedError: Credentials, or no permission to receive answers (T18).
+            CertificateError, NotConnectedError: As `dial`.
+        """
+        link = cls(on_lost)
+        link._wire = await dial(url, login, on_denied=link._refused, on_lost=link.lose)
+        try:
+            link._prefix = link._wire.new_inbox() + "."
+            await link._wire.subscribe(f"{link._prefix}*", link._answered)
+            await link._wire.flush()
+            if link.is_denied(f"{link._prefix}*"):
+                raise NotAuthorizedError(
+                    f"{link.server.url} doesn't let us receive answers; permit this user to "
+                    f"subscribe to '{login.inbox_prefix}.>'"
+                )
+        except BaseException:
+            await link.close()
+            raise
+        return link
+
+    @property
+    def wire(self) -> Wire:
+        """The connection below."""
+        assert self._wire is not None, "a link is made by open()"
+        return self._wire
+
+    @property
+    def server(self) -> Server:
+        """Whom it connects to."""
+        return self.wire.server
+
+    async def ask(
+        self,
+        subject: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        within: float,
+    ) -> Raw:
+        """Send a message and return the answer, which may be a status.
+
+        Cancelling it leaves open whether the message was stored.
+
+        Raises:
+            NotConnectedError: Nothing was sent.
+            LostError: It was sent, and the connection broke.
+            NotAuthorizedError: The permissions don't cover the subject.
+            TimeoutError: No answer ``within`` so many seconds.
+        """
+        self._count += 1
+        token = str(self._count)
+        future: asyncio.Future[Raw] = self._loop.create_future()
+        self._waiting[token] = future, subject
+        try:
+            await self.send(subject, body, self._prefix + token, headers)
+        except DriverError:
+            del self._waiting[token]
+            raise
+        self._expire(token, within)
+        return await future
+
+    async def send(
+        self,
+        subject: str,
+        body: bytes,
+        reply: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write a message, without an answer.
+
+        Raises:
+            NotConnectedError: Nothing was sent.
+        """
+        if self.problem:
+            raise NotConnectedError(self.problem)
+        try:
+            await self.wire.send(subject, body, reply, headers)
+        except NotConnectedError as exc:
+            self.lose(str(exc))
+            raise
+
+    async def subscribe(self, subject: str, take: Callable[[Raw], None]) -> Subscription:
+        """Hand every message on a subject to ``take``.
+
+        Raises:
+            NotConnectedError: The connection is gone.
+        """
+        return await self.wire.subscribe(subject, take)
+
+    def is_denied(self, subject: str) -> bool:
+        """Tell whether the server has said that the permissions don't cover a subject."""
+        return subject.lower() in self._denied
+
+    async def ended(self, within: float) -> bool:
+        """Wait until it is lost; False if it still stands after ``within`` seconds."""
+        try:
+            async with asyncio.timeout(within):
+                await self._ended.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def answers(self, within: float) -> bool:
+        """Tell whether the server answers in time; it finds a dead read loop too (T11, T12)."""
+        async with asyncio.TaskGroup() as group:
+            ping = group.create_task(self.wire.answers())
+            ended = group.create_task(self._ended.wait())
+            await asyncio.wait(
+                (ping, ended), timeout=within, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not ping.done():
+                # An event loop that was blocked finds timer and answer due at the same time.
+                await asyncio.wait((ping,), timeout=GRAIN)
+            answered = ping.done() and ping.result()
+            ping.cancel()
+            ended.cancel()
+        return answered
+
+    def lose(self, problem: str) -> None:
+        """Give it up: fail everything that waits, at once."""
+        if self.problem:
+            return
+        self.problem = problem or "the connection was lost"
+        self._ended.set()
+        waiting, self._waiting = self._waiting, {}
+        for future, _ in waiting.values():
+            if not future.done():
+                future.set_exception(LostError(self.problem))
+        self._on_lost()
+
+    async def close(self) -> None:
+        """Close the connection, whether it stands or is lost."""
+        self.lose("the connection was closed")
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.wire.close()
+
+    def _answered(self, raw: Raw) -> None:
+        entry = self._waiting.pop(raw.subject[len(self._prefix) :], None)
+        if entry is not None and not entry[0].done():
+            entry[0].set_result(raw)
+
+    def _refused(self, operation: str, subject: str) -> None:
+        """Take a permission violation; it names no request, only the subject in lower case."""
+        if len(self._denied) >= MAX_DENIED:
+            del self._denied[next(iter(self._denied))]
+        self._denied[subject] = None
+        if operation != "publish":
+            return
+        for token, (future, wanted) in list(self._waiting.items()):
+            if wanted.lower() == subject:
+                del self._waiting[token]
+                if not future.done():
+                    future.set_exception(_not_authorized(self.server.url, wanted))
+
+    def _expire(self, token: str, within: float) -> None:
+        tick = int((self._loop.time() + within) / GRAIN) + 1
+        tokens = self._due.get(tick)
+        if tokens is None:
+            tokens = self._due[tick] = []
+        tokens.append(token)
+        if self._timer is None:
+            self._timer = self._loop.call_later(GRAIN, self._sweep)
+
+    def _sweep(self) -> None:
+        now = int(self._loop.time() / GRAIN)
+        for tick in [one for one in self._due if one <= now]:
+            for token in self._due.pop(tick):
+                entry = self._waiting.pop(token, None)
+                if entry is not None and not entry[0].done():
+                    entry[0].set_exception(TimeoutError())
+        self._timer = self._loop.call_later(GRAIN, self._sweep) if self._due else None
+
+
+def _not_authorized(server: str, subject: str) -> NotAuthorizedError:
+    return NotAuthorizedError(
+        f"{server} doesn't let us publish to '{subject}'; permit it for this user"
+    )

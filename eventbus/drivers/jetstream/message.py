@@ -1,0 +1,260 @@
+"""`JetStreamDelivery`: one message in our hands; what it says of itself, and how it is settled."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from eventbus import headers as h
+from eventbus.drivers.jetstream.connection import Connection, pause_after
+from eventbus.drivers.jetstream.link import is_no_responders
+from eventbus.drivers.jetstream.wire import Raw
+from eventbus.envelope import Message
+from eventbus.errors import NotAuthorizedError, NotConnectedError, SettleError
+
+__all__ = ("JetStreamDelivery", "Lease", "Place", "nak_body", "place_of")
+
+ACK = b"+ACK"
+NAK = b"-NAK"
+TERM = b"+TERM"
+IN_PROGRESS = b"+WPI"
+
+_ACK_PREFIX = ["$JS", "ACK"]
+_V1_TOKENS = 9
+_V2_TOKENS = 11
+"""At least; a random one may follow."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_REASON = 200
+_MOST_ATTEMPTS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a delivered message is stored, and how often it was delivered."""
+
+    stream: str
+    durable: str
+    delivered: int
+    sequence: int
+    stored_ns: int
+
+
+def place_of(reply: str) -> Place | None:
+    """Return what an ack subject says, in its first or second form; None if it is none."""
+    tokens = reply.split(".")
+    if tokens[:2] != _ACK_PREFIX:
+        return None
+    if len(tokens) == _V1_TOKENS:
+        fields = tokens[2:7]
+        stored = tokens[7]
+    elif len(tokens) >= _V2_TOKENS:  # with domain and account before
+        fields = tokens[4:9]
+        stored = tokens[9]
+    else:
+        return None
+    stream, durable, delivered, sequence, _ = fields
+    try:
+        return Place(stream, durable, int(delivered), int(sequence), int(stored))
+    except ValueError:
+        return None
+
+
+def nak_body(delay: float) -> bytes:
+    """Return the body of a nak that asks for the next delivery after ``delay`` seconds."""
+    if delay <= 0:
+        return NAK
+    return NAK + b" " + json.dumps({"delay": int(delay * 1e9)}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What all deliveries of a consumer have in common."""
+
+    connection: Connection
+    ack_wait: float
+    patience: float
+    """How long a settlement may wait for the server, at most."""
+    per_try: float
+
+
+class JetStreamDelivery:
+    """A `Delivery`; the consumer's slot is free again once it is settled.
+
+    Between two signs of life at most an ack wait may pass. After that the server may have handed
+    the message to somebody else, and settling it here would settle theirs: then nak and term do
+    nothing, and ack raises.
+    """
+
+    __slots__ = (
+        "_lease",
+        "_lease_end",
+        "_message",
+        "_place",
+        "_release",
+        "_reply",
+        "_settled",
+        "_superseded",
+    )
+
+    def __init__(
+        self,
+        raw: Raw,
+        place: Place,
+        lease: Lease,
+        release: "Callable[[JetStreamDelivery, bool], None]",
+    ) -> None:
+        headers = h.lowered(raw.headers) if raw.headers else {}
+        self._message = Message(raw.subject, headers, raw.data, headers.get("nats-msg-id"))
+        self._reply = raw.reply
+        self._place = place
+        self._lease = lease
+        self._lease_end = asyncio.get_running_loop().time() + lease.ack_wait
+        self._release = release
+        self._settled = False
+        self._superseded = False
+
+    @property
+    def message(self) -> Message:
+        """The message, its headers by lower-case name."""
+        return self._message
+
+    @property
+    def place(self) -> Place:
+        """Where it is stored."""
+        return self._place
+
+    @property
+    def stream(self) -> str:
+        """The stream that it is stored in."""
+        return self._place.stream
+
+    @property
+    def sequence(self) -> int:
+        """Its sequence in that stream."""
+        return self._place.sequence
+
+    @property
+    def stored_at(self) -> datetime:
+        """When the server stored it, in UTC."""
+        return _EPOCH + timedelta(microseconds=self._place.stored_ns // 1000)
+
+    @property
+    def attempt(self) -> int:
+        """Which run of the listener this will be, from 1 (DESIGN.md 4.7)."""
+        before = self._message.headers.get(h.ATTEMPT.lower(), "")
+        parked = int(before) if before.isdecimal() and before.isascii() else 0
+        return min(parked, _MOST_ATTEMPTS) + self._place.delivered
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it was handed to somebody before."""
+        return self._place.delivered > 1
+
+    async def ack(self) -> None:
+        """Tell the server that it is done with, and wait until the server knows.
+
+        Raises:
+            SettleError: The server didn't confirm; it will deliver the message again.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        known = False
+        try:
+            if self._is_lost():
+                raise SettleError(
+                    f"{self._where()} wasn't acknowledged: its lease of {self._lease.ack_wait:g} s "
+                    "ran out, the server delivers it again"
+                )
+            await self._confirmed(ACK)
+            known = True
+        finally:
+            self._release(self, known)
+
+    async def nak(self, delay: float = 0.0) -> None:
+        """Give it back; where the server can't be told, it comes back when its lease runs out.
+
+        It isn't confirmed: repeating a nak could start a second delivery beside a newer one.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        try:
+            if not self._is_lost():
+                await self._write(nak_body(delay))
+        finally:
+            self._release(self, False)
+
+    async def term(self, reason: str) -> None:
+        """Tell the server never to deliver it again, and wait until the server knows.
+
+        Raises:
+            SettleError: The server didn't confirm; it will deliver the message again.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        known = False
+        try:
+            if not self._is_lost():
+                words = " ".join(reason.split())[:_LONGEST_REASON]
+                await self._confirmed(f"{TERM.decode()} {words}".rstrip().encode())
+                known = True
+        finally:
+            self._release(self, known)
+
+    async def in_progress(self) -> None:
+        """Start its ack wait anew; never raises, a lost heartbeat is the next one's work."""
+        if self._settled or self._is_lost():
+            return
+        written = asyncio.get_running_loop().time()
+        if await self._write(IN_PROGRESS):
+            self._lease_end = written + self._lease.ack_wait
+
+    def supersede(self) -> None:
+        """Take note that the server has delivered the same message again."""
+        self._superseded = True
+
+    def _is_lost(self) -> bool:
+        return self._superseded or asyncio.get_running_loop().time() >= self._lease_end
+
+    def _where(self) -> str:
+        return f"'{self._message.subject}' {self.stream}:{self.sequence}"
+
+    async def _write(self, body: bytes) -> bool:
+        link = self._lease.connection.link
+        if link is None:
+            return False
+        try:
+            await link.send(self._reply, body)
+        except NotConnectedError:
+            return False
+        return True
+
+    async def _confirmed(self, body: bytes) -> None:
+        """Repeat an ack or term until the server answers; while the lease holds it is ours."""
+        loop = asyncio.get_running_loop()
+        deadline = min(self._lease_end, loop.time() + self._lease.patience)
+        problem = self._lease.connection.problem or "no connection"
+        tries = 0
+        while (link := await self._lease.connection.link_by(deadline)) is not None:
+            within = min(self._lease.per_try, deadline - loop.time())
+            try:
+                raw = await link.ask(self._reply, body, within=within)
+            except NotConnectedError as exc:
+                problem = str(exc)
+                continue
+            except TimeoutError:
+                problem = f"no answer for {within:.1f} s"
+                continue
+            except NotAuthorizedError as exc:
+                raise SettleError(f"{self._where()} can't be settled: {exc}") from exc
+            if not is_no_responders(raw):
+                return
+            problem = f"durable {self._place.durable} isn't there"
+            tries += 1
+            await asyncio.sleep(min(pause_after(tries), within))
+        raise SettleError(
+            f"{self._where()} wasn't settled: {problem}; the server delivers it again"
+        )

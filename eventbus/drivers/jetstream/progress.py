@@ -1,0 +1,68 @@
+"""`Progress`: how far a durable is certainly done, so that it can be recreated without a gap.
+
+The server's ack floor is certain for all processes, but only as new as the last look at it. What
+this process settled since is kept by sequence, and handled no second time after a recreation.
+"""
+
+from eventbus.drivers.jetstream.api import Api, number, table
+from eventbus.drivers.jetstream.message import Place
+
+__all__ = ("Progress",)
+
+LOOK_UP = 2.0
+
+
+class Progress:
+    """The progress of one durable."""
+
+    def __init__(self, stream: str, durable: str) -> None:
+        self._stream = stream
+        self._durable = durable
+        self._floor: int | None = None
+        self._settled: dict[int, int] = {}
+        self._again: dict[int, int] = {}
+
+    @property
+    def moved(self) -> bool:
+        """Whether another `look` would tell something new."""
+        return self._floor is None or bool(self._settled)
+
+    @property
+    def after(self) -> int:
+        """The last stream sequence of which nothing at or below has to be delivered again."""
+        return self._floor or 0
+
+    async def look(self, api: Api) -> None:
+        """Learn the floor from the server.
+
+        Raises:
+            ApiError, DriverError, TimeoutError: It can't be asked now.
+        """
+        # This order: what is stored between the two questions must not count as done.
+        stream = await api.call(f"STREAM.INFO.{self._stream}", timeout=LOOK_UP)
+        info = await api.call(f"CONSUMER.INFO.{self._stream}.{self._durable}", timeout=LOOK_UP)
+        if number(info.get("num_ack_pending")):
+            floor = number(table(info.get("ack_floor")).get("stream_seq"))
+        elif number(info.get("num_pending")):
+            floor = number(table(info.get("delivered")).get("stream_seq"))
+        else:
+            floor = number(table(stream.get("state")).get("last_seq"))
+        self._floor = max(floor, self._floor or 0)
+        self._settled = {
+            sequence: stored for sequence, stored in self._settled.items() if sequence > floor
+        }
+
+    def settled(self, place: Place) -> None:
+        """Take note that a message is acknowledged or terminated."""
+        self._settled[place.sequence] = place.stored_ns
+
+    def recreated(self) -> None:
+        """Take note that the durable begins again after `after`."""
+        self._again = {**self._again, **self._settled}
+
+    def is_done(self, place: Place) -> bool:
+        """Tell, once, whether a message that a recreation brought back was settled before.
+
+        The time it was stored tells it from another one, of a stream that was made anew.
+        """
+        return bool(self._again) and self._again.pop(place.sequence, None) == place.stored_ns

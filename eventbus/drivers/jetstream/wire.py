@@ -1,0 +1,400 @@
+"""The only module that touches nats-py: one TCP connection, in our words and with our errors.
+
+nats-py's own reconnecting is off: a connection that broke is thrown away and another one is made
+(`eventbus.drivers.jetstream.connection`), so that each fault has one way back. Private attributes
+are read through `getattr`, and nowhere else.
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
+from typing_extensions import override
+
+from eventbus.errors import (
+    CertificateError,
+    EventBusError,
+    HeaderError,
+    NotAuthorizedError,
+    NotConnectedError,
+    SettingsError,
+)
+
+__all__ = ("Login", "Raw", "Server", "Subscription", "Wire", "check_headers", "dial")
+
+PING_INTERVAL = 5
+MAX_OUTSTANDING_PINGS = 2
+FLUSH_PATIENCE = 5
+CLOSE_PATIENCE = 0.5
+A_DAY = 86400
+
+_DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
+_UNAUTHORIZED = re.compile(r"authorization violation|authentication (expired|revoked)", re.I)
+_HEADER_NAMES = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
+_HEADER_LINES = len(b"NATS/1.0\r\n") + len(b"\r\n")
+_PER_HEADER = len(b": ") + len(b"\r\n")
+
+
+class Raw(Protocol):
+    """A message as it came from the server, or one of its statuses."""
+
+    @property
+    def subject(self) -> str:
+        """What it was published to; for a status, the inbox it answers to."""
+        ...
+
+    @property
+    def reply(self) -> str:
+        """Where to answer; JetStream's ack subject. Empty for a status."""
+        ...
+
+    @property
+    def data(self) -> bytes:
+        """The body."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str] | None:
+        """The headers, and ``Status`` and ``Description`` for a status."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How we introduce ourselves to a server."""
+
+    name: str
+    inbox_prefix: str
+    patience: float
+    """How long one attempt to connect may take."""
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    nkey_seed: str | None = field(default=None, repr=False)
+    creds: Path | None = None
+    tls: ssl.SSLContext | None = None
+    """Set: the connection is encrypted, or it isn't made."""
+    tls_hostname: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Whom we are connected to."""
+
+    url: str
+    """Without user and password."""
+    version: str = ""
+    cluster: str = ""
+    max_payload: int = 1024 * 1024
+    others: tuple[str, ...] = ()
+    """Host and port of the other servers of the cluster, as this one told."""
+
+
+def check_headers(headers: Mapping[str, str]) -> int:
+    """Return how many bytes headers take on the wire.
+
+    Raises:
+        HeaderError: A name or value that would arrive changed (T20), or not at all.
+    """
+    names, values = "".join(headers), "".join(headers.values())
+    if not (values.isascii() and values.isprintable() and _HEADER_NAMES.fullmatch(names)):
+        raise _header_error(headers)
+    return _HEADER_LINES + len(names) + len(values) + _PER_HEADER * len(headers)
+
+
+def _header_error(headers: Mapping[str, str]) -> HeaderError:
+    for name, value in headers.items():
+        if not _HEADER_NAMES.fullmatch(name):
+            return HeaderError(header=name, problem="isn't a header name")
+        if not (value.isascii() and value.isprintable()):
+            problem = "has a value that isn't printable ASCII; percent-encode it"
+            return HeaderError(header=name, problem=problem)
+    raise AssertionError("called for headers that are in order")
+
+
+class _Client(Client):
+    """nats-py's client, with two ways closed for a message to end its read loop (T11)."""
+
+    @override
+    def _build_message(
+        self,
+        sid: int,
+        subject: bytes,
+        reply: bytes,
+        data: bytes,
+        headers: dict[str, str] | None,
+    ) -> Msg:
+        if not subject.isascii():
+            subject = subject.decode(errors="replace").encode()
+        return cast("Msg", super()._build_message(sid, subject, reply, data, headers))
+
+    @override
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        if not headers:
+            return None
+        try:
+            return await super()._process_headers(headers)
+        except (UnicodeDecodeError, IndexError):
+            return None  # no headers: it isn't an event, and becomes a dead letter
+
+
+class Subscription:
+    """Interest in a subject, until it is ended or the connection breaks."""
+
+    def __init__(self, subscription: NatsSubscription) -> None:
+        self._subscription = subscription
+
+    async def drain(self, patience: float) -> None:
+        """End it; returns once what the server had sent before was handed over."""
+        with suppress(TimeoutError, nats.errors.Error):
+            async with asyncio.timeout(patience):
+                await self._subscription.drain()
+
+    def abandon(self) -> None:
+        """End the task behind it; nats-py leaves it where its own close fails half-way."""
+        task = getattr(self._subscription, "_wait_for_msgs_task", None)
+        if task is not None:
+            task.cancel()
+
+
+class Wire:
+    """One connection to one server; it never reconnects. Made by `dial`."""
+
+    def __init__(
+        self, on_denied: Callable[[str, str], None], on_lost: Callable[[str], None]
+    ) -> None:
+        self._on_denied = on_denied
+        self._on_lost = on_lost
+        self._client = _Client()
+        self._errors: list[Exception] = []
+        self._subscriptions: list[Subscription] = []
+        self.server = Server("")
+
+    async def connect(self, url: str, login: Login) -> None:
+        """Connect; where it raises, `close` has to follow."""
+        self.server = Server(_bare(url))
+        try:
+            async with asyncio.timeout(login.patience):
+                await self._connect(url, login)
+        except TimeoutError as exc:
+            problem = f"{self.server.url} didn't answer within {login.patience:g} s"
+            raise NotConnectedError(problem) from exc
+        except (OSError, nats.errors.Error) as exc:
+            raise _refusal(self.server.url, [*self._errors, exc]) from exc
+        if not self._client.is_connected:  # it ended between our CONNECT and its PONG
+            raise _refusal(self.server.url, self._errors)
+        info = self._info()
+        self.server = Server(
+            url=self.server.url,
+            version=str(info.get("version", "")),
+            cluster=str(info.get("cluster", "")),
+            max_payload=self._client.max_payload,
+            others=tuple(one.netloc for one in self._client.discovered_servers),
+        )
+
+    async def _connect(self, url: str, login: Login) -> None:
+        def told(secret: str | None) -> Callable[[], str] | None:
+            return None if secret is None else lambda: self._secret(secret, login)
+
+        await self._client.connect(
+            servers=[url],
+            name=login.name,
+            inbox_prefix=login.inbox_prefix,
+            error_cb=self._error,
+            closed_cb=self._closed,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=cast("int", login.patience),
+            ping_interval=PING_INTERVAL,
+            max_outstanding_pings=MAX_OUTSTANDING_PINGS,
+            pending_size=-1,
+            user=login.user,
+            password=told(login.password),
+            token=told(login.token),
+            nkeys_seed_str=login.nkey_seed,
+            user_credentials=login.creds,
+            tls=login.tls,
+            tls_hostname=login.tls_hostname,
+        )
+        self._require_tls(login)
+
+    def _secret(self, secret: str, login: Login) -> str:
+        """Return a secret for nats-py to send, unless the line isn't encrypted as it must be."""
+        self._require_tls(login)
+        return secret
+
+    def _require_tls(self, login: Login) -> None:
+        # nats-py encrypts where the server asks for it, and silently doesn't where it doesn't.
+        if login.tls is not None and not self._info().get("tls_required"):
+            raise CertificateError(
+                f"{self.server.url} doesn't use TLS, and the settings ask for it; enable TLS on "
+                "the server, or use a nats:// URL and no EVENTBUS_TLS_* setting"
+            )
+
+    def _info(self) -> Mapping[str, object]:
+        return cast("Mapping[str, object]", getattr(self._client, "_server_info", {}))
+
+    async def _error(self, error: Exception) -> None:
+        """Take nats-py's asynchronous errors; never raises, that would end its read loop (T11)."""
+        if not self._client.is_connected:
+            self._errors.append(error)
+            return
+        denied = _DENIED.search(str(error))
+        if denied is not None:
+            self._on_denied(denied[1], denied[2])
+        elif isinstance(error, nats.errors.StaleConnectionError):
+            self._on_lost(_text(error))
+
+    async def _closed(self) -> None:
+        error = self._client.last_error
+        self._on_lost("the connection was closed" if error is None else _text(error))
+
+    async def send(
+        self,
+        subject: str,
+        body: bytes,
+        reply: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write a message; returns before it has left this machine.
+
+        Raises:
+            NotConnectedError: The connection is gone; nothing was written.
+        """
+        try:
+            await self._client.publish(subject, body, reply, cast("dict[str, str]", headers))
+        except nats.errors.Error as exc:
+            raise NotConnectedError(f"{self.server.url}: {_text(exc)}") from exc
+
+    async def subscribe(self, subject: str, take: Callable[[Raw], None]) -> Subscription:
+        """Hand every message on a subject to ``take``, which must not raise.
+
+        Raises:
+            NotConnectedError: The connection is gone.
+        """
+
+        async def deliver(message: Msg) -> None:
+            take(message)
+
+        try:
+            # No limits: beyond one, nats-py drops what the server counts as delivered (T17).
+            made = await self._client.subscribe(
+                subject, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0
+            )
+        except nats.errors.Error as exc:
+            raise NotConnectedError(f"{self.server.url}: {_text(exc)}") from exc
+        subscription = Subscription(made)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def new_inbox(self) -> str:
+        """Return a subject that nobody else uses, under the inbox prefix."""
+        return self._client.new_inbox()
+
+    async def answers(self) -> bool:
+        """Wait for the server's answer to a ping; False if the connection broke."""
+        try:
+            # Bounded by the caller: after a timeout in here, the late answer would find a
+            # cancelled future and end the read loop.
+            await self._client.rtt(timeout=A_DAY)
+        except (nats.errors.Error, OSError):
+            return False
+        return True
+
+    async def flush(self) -> None:
+        """Wait until the server has seen all that was written.
+
+        Raises:
+            NotConnectedError: It didn't in time.
+        """
+        try:
+            await self._client.flush(timeout=FLUSH_PATIENCE)
+        except (nats.errors.Error, OSError) as exc:
+            raise NotConnectedError(f"{self.server.url}: {_text(exc)}") from exc
+
+    async def close(self) -> None:
+        """Send what was written and close, within `CLOSE_PATIENCE` also where nobody answers."""
+        try:
+            with suppress(TimeoutError, OSError, nats.errors.Error):
+                async with asyncio.timeout(CLOSE_PATIENCE):
+                    await self._client.close()
+        finally:
+            for subscription in self._subscriptions:
+                subscription.abandon()
+            writer = getattr(getattr(self._client, "_transport", None), "_io_writer", None)
+            if writer is not None:
+                writer.transport.abort()
+
+
+async def dial(
+    url: str,
+    login: Login,
+    *,
+    on_denied: Callable[[str, str], None],
+    on_lost: Callable[[str], None],
+) -> Wire:
+    """Connect to one server and return the connection.
+
+    ``on_denied`` is told ``"publish"`` or ``"subscription"`` and the subject, in lower case, that
+    the permissions don't cover; ``on_lost`` why the connection ended, perhaps more than once.
+
+    Raises:
+        NotAuthorizedError: The server refused the credentials.
+        CertificateError: TLS failed, or the server has none.
+        SettingsError: The URL names no server.
+        NotConnectedError: Anything else; another try may succeed.
+    """
+    wire = Wire(on_denied, on_lost)
+    try:
+        await wire.connect(url, login)
+    except BaseException:
+        await wire.close()
+        raise
+    return wire
+
+
+def _refusal(server: str, errors: list[Exception]) -> EventBusError:
+    """Return our error for what nats-py met; its last one may only say that there was another."""
+    for error in errors:
+        if "connect url" in str(error):
+            return SettingsError(f"EVENTBUS_NATS_URL: '{server}' isn't a server; {_text(error)}")
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            return _tls_refusal(server, error)
+        if _UNAUTHORIZED.search(str(error)):
+            return NotAuthorizedError(
+                f"{server} refused the credentials ({_text(error)}); check EVENTBUS_NATS_USER, "
+                "_PASSWORD, _TOKEN, _NKEY_SEED or _CREDS, whichever this server expects"
+            )
+    first = next((one for one in errors if not isinstance(one, nats.errors.NoServersError)), None)
+    text = "it closed the connection at once" if first is None else _text(first)
+    return NotConnectedError(f"{server}: {text}")
+
+
+def _tls_refusal(server: str, error: ssl.SSLError) -> CertificateError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = error.verify_message
+        remedy = "check EVENTBUS_TLS_CA, EVENTBUS_TLS_HOSTNAME and the server's certificate"
+    else:
+        reason = (error.reason or str(error)).replace("_", " ").lower()
+        remedy = "check EVENTBUS_TLS_CERT, EVENTBUS_TLS_KEY and the dates of that certificate"
+    return CertificateError(f"TLS with {server} failed: {reason.rstrip('.')}; {remedy}")
+
+
+def _text(error: Exception) -> str:
+    return str(error).removeprefix("nats: ").strip("'\" ") or type(error).__name__
+
+
+def _bare(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
