@@ -2,13 +2,18 @@
 
 The server's delivery count isn't an attempt count: it restarts when an event was parked, and it
 counts hand-backs and the neighbours of a crash. So failures are recorded, and only then (DESIGN.md
-4.7 and 4.8). Pure; a driver keeps the records.
+4.7 and 4.8); a driver keeps the records.
 """
 
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-__all__ = ("AttemptLog", "History", "Verdict", "judge")
+from eventbus import headers as h
+from eventbus.delivery import Delivery
+from eventbus.errors import DriverError
+
+__all__ = ("AttemptLog", "Attempts", "History", "Verdict", "judge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +46,9 @@ class Verdict:
 
     attempt: int
     """Which run of the listener it will be, from 1."""
-    suspect: bool
+    suspect: bool = False
     """Its last run left no outcome: run it alone, with a mark before."""
-    history: History
+    history: History = field(default_factory=History)
     """The history with a crash counted, where there was one."""
 
 
@@ -87,3 +92,59 @@ class AttemptLog(Protocol):
     async def forget(self, place: str) -> None:
         """Drop the record: the event is settled for good. Never raises."""
         ...
+
+
+class Attempts:
+    """Counts the attempts of one durable's deliveries; writes nothing while all goes well."""
+
+    def __init__(self, log: AttemptLog, durable: str, retry_prefix: str) -> None:
+        self._log = log
+        self._durable = durable
+        self._retry_prefix = retry_prefix
+
+    async def judge(self, delivery: Delivery) -> Verdict:
+        """Return what a delivery is; asks the log only where it was handed out before.
+
+        Raises:
+            DriverError: The log can't be read now.
+        """
+        history = History()
+        if delivery.deliveries > 1:
+            history = await self._log.read(self._place(delivery))
+        return judge(history, deliveries=delivery.deliveries, parked=self._parked(delivery))
+
+    async def started(self, delivery: Delivery, verdict: Verdict) -> None:
+        """Mark that the run of a suspect begins.
+
+        Raises:
+            DriverError: It may not be marked; the suspect must not run.
+        """
+        history = verdict.history.after_start(delivery.deliveries)
+        await self._log.write(self._place(delivery), history)
+
+    async def failed(self, delivery: Delivery, verdict: Verdict) -> None:
+        """Record a failed attempt; best effort, an unrecorded one makes a suspect."""
+        await self._record(delivery, verdict.history.after_failure(delivery.deliveries))
+
+    async def returned(self, delivery: Delivery, verdict: Verdict) -> None:
+        """Record a hand-back, which is no attempt; best effort."""
+        await self._record(delivery, verdict.history.after_return(delivery.deliveries))
+
+    async def settled(self, delivery: Delivery) -> None:
+        """Forget a delivery that is settled for good."""
+        if delivery.deliveries > 1:
+            await self._log.forget(self._place(delivery))
+
+    async def _record(self, delivery: Delivery, history: History) -> None:
+        with suppress(DriverError):
+            await self._log.write(self._place(delivery), history)
+
+    def _place(self, delivery: Delivery) -> str:
+        return f"{self._durable}.{delivery.stream}.{delivery.sequence}"
+
+    def _parked(self, delivery: Delivery) -> int:
+        """Return the attempts before it was parked; only what we parked ourselves may say so."""
+        if not delivery.message.subject.startswith(self._retry_prefix):
+            return 0
+        text = delivery.message.headers.get(h.ATTEMPT.lower(), "")
+        return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 0

@@ -16,6 +16,10 @@ from eventbus.registry import Registry
 __all__ = ("decode", "encode", "invalid", "validate")
 
 _JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
+MAX_PROBLEMS = 20
+"""How many problems an error lists; a body from outside may have any number."""
+MAX_PATH = 200
+"""Longest path of a field that an error names; the keys in it come from outside too."""
 _SCHEMA_VERSION = re.compile(r"/v(\d{1,9})$")
 
 
@@ -30,17 +34,19 @@ def encode(envelope: Envelope, subject: str) -> Message:
         h.DATA_SCHEMA: f"{envelope.name}/v{envelope.version}",
         h.CONTENT_TYPE: h.JSON,
         h.CORRELATION_ID: h.quoted(envelope.correlation_id),
-        h.KIND: envelope.kind,
+        h.KIND: h.quoted(envelope.kind),
     }
     if envelope.causation_id is not None:
         headers[h.CAUSATION_ID] = h.quoted(envelope.causation_id)
     if envelope.key is not None:
         headers[h.KEY] = h.quoted(envelope.key)
     if envelope.tags:
-        headers[h.TAGS] = ",".join(envelope.tags)
+        headers[h.TAGS] = h.quoted(",".join(envelope.tags))
     if envelope.expires is not None:
         headers[h.EXPIRES] = h.render_time(envelope.expires)
-    headers.update(envelope.trace)
+    for name, value in envelope.trace.items():
+        if h.is_plain(value):  # as it came from a request or another system
+            headers[name] = value
     for name, value in envelope.headers.items():
         headers[name] = h.quoted(value)
     return Message(subject, headers, envelope.body, envelope.id)
@@ -83,7 +89,7 @@ def decode(
         raise _not(message, f"{h.CONTENT_TYPE} is {media_type[:64]!r}, not {h.JSON}")
     version = _version(headers)
     if unknown and name not in registry:
-        event: Event = UnknownEvent(name=name, version=version, data=_json(message))
+        event: Event = _unknown(message, name, version)
     else:
         event = _event(registry.resolve(name, version), name, message.body)
     return Envelope(
@@ -97,8 +103,8 @@ def decode(
         key=_optional(headers, h.KEY),
         correlation_id=_correlation(headers) or id,
         causation_id=_optional(headers, h.CAUSATION_ID),
-        tags=tuple(tag for tag in headers.get(h.TAGS, "").split(",") if tag),
-        kind=headers.get(h.KIND, "event"),
+        tags=tuple(tag for tag in h.unquoted(headers.get(h.TAGS, "")).split(",") if tag),
+        kind=h.unquoted(headers.get(h.KIND, "event")),
         expires=h.parse_time(headers.get(h.EXPIRES.lower(), "")),
         headers=_user_headers(headers),
         trace={one: headers[one] for one in h.TRACE if one in headers},
@@ -107,10 +113,13 @@ def decode(
 
 def invalid(name: str, error: ValidationError) -> InvalidEventError:
     """Return our error for pydantic's: the paths and messages, without the values."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
     problems = [
-        (".".join(str(part) for part in one["loc"]), one["msg"])
-        for one in error.errors(include_url=False, include_context=False, include_input=False)
+        (".".join(str(part) for part in one["loc"])[:MAX_PATH], one["msg"])
+        for one in found[:MAX_PROBLEMS]
     ]
+    if len(found) > MAX_PROBLEMS:
+        problems.append(("", f"and {len(found) - MAX_PROBLEMS} more problems"))
     return InvalidEventError(name=name, problems=problems)
 
 
@@ -119,12 +128,18 @@ def _event(event: type[Event], name: str, body: bytes) -> Event:
         read: Event = event.__pydantic_validator__.validate_json(body, extra="ignore")
     except ValidationError as exc:
         raise invalid(name, exc) from exc
+    except Exception as exc:
+        # A validator of the user's: pydantic passes on all but ValueError and AssertionError.
+        problem = f"its validators raised {type(exc).__name__}"
+        raise InvalidEventError(name=name, problems=[("", problem)]) from exc
     return read
 
 
-def _json(message: Message) -> JsonValue:
+def _unknown(message: Message, name: str, version: int) -> UnknownEvent:
     try:
-        return _JSON.validate_json(message.body)
+        data = _JSON.validate_json(message.body)
+        # Refuses what the parser took and JSON can't hold, such as NaN.
+        return UnknownEvent(name=name, version=version, data=data)
     except ValidationError as exc:
         raise _not(message, "its body isn't JSON") from exc
 

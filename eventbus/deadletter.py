@@ -19,8 +19,12 @@ __all__ = ("Failure", "Origin", "build", "dead_letter_id", "failure_of", "read")
 
 MAX_STACK = 8192
 """Longest stack kept, in bytes on the wire; the end of it, where the error is."""
-MAX_MESSAGE = 512
-"""Longest error message kept."""
+MAX_MESSAGE = 1536
+"""Longest error message kept, in bytes on the wire; the start of it."""
+MAX_TYPE = 256
+"""Longest name of an error's class kept, in bytes on the wire."""
+_LEFT_OUT = ("nats-", h.DEAD.lower())
+"""The server's headers, and those of an earlier death."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +60,23 @@ def failure_of(
     delivery: Delivery,
     origin: Origin,
     *,
+    attempts: int,
     reason: Reason,
     error: BaseException | str,
     now: datetime,
 ) -> Failure:
-    """Return the record of a failed delivery; ``error`` is what was raised, or words."""
+    """Return the record of a failed delivery; ``error`` is what was raised, or words.
+
+    ``attempts`` is how often the listener ran; 0 where it never did.
+    """
     error_type, text = _described(error)
     return Failure(
         reason=reason,
-        error_type=error_type,
-        error_message=text[:MAX_MESSAGE],
+        error_type=_start(error_type, MAX_TYPE),
+        error_message=_start(text, MAX_MESSAGE),
         error_stack=_stack(error),
         failed_at=now,
-        attempts=delivery.attempt,
+        attempts=attempts,
         listener=origin.listener,
         service=origin.service,
         original_subject=origin.subject,
@@ -81,9 +89,13 @@ def failure_of(
 def build(
     message: Message, failure: Failure, *, subject: str, id: str, stack: bool = True
 ) -> Message:
-    """Return the dead letter of a message; without ``stack`` where it must be small."""
+    """Return the dead letter of a message.
+
+    Without ``stack`` its headers are at most `eventbus.drivers.base.HEADROOM` longer than the
+    message's own, so that it fits wherever the event did.
+    """
     headers = {
-        name: value for name, value in message.headers.items() if not name.startswith("nats-")
+        name: value for name, value in message.headers.items() if not name.startswith(_LEFT_OUT)
     }
     for field in fields(failure):
         if field.name != "error_stack" or stack:
@@ -148,13 +160,25 @@ def _described(error: BaseException | str) -> tuple[str, str]:
         return error.code, str(error)
     kind = type(error)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return f"{module}{kind.__qualname__}", str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - the listener's class; its fault must not cost the letter
+        text = "(its text can't be had)"
+    return f"{module}{kind.__qualname__}", text
+
+
+def _start(text: str, most: int) -> str:
+    """Return as much of a text as its header holds in ``most`` bytes."""
+    text = text[:most]
+    while len(h.quoted(text)) > most:
+        text = text[: len(text) * 7 // 8]
+    return text
 
 
 def _stack(error: BaseException | str) -> str:
     if isinstance(error, str) or error.__traceback__ is None:
         return ""
-    stack = "".join(traceback.format_exception(error))
+    stack = "".join(traceback.format_exception(error))[-MAX_STACK:]
     # Quoting triples some characters; cut by what the wire will carry.
     while len(h.quoted(stack)) > MAX_STACK:
         stack = stack[len(stack) // 8 + 1 :]
@@ -167,4 +191,4 @@ def _fingerprint(origin: Origin, error_type: str, error: BaseException | str) ->
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{last.filename.rsplit('/', 1)[-1]}:{last.name}"
     text = "|".join((origin.service, origin.listener, origin.subject, error_type, place))
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=6).hexdigest()

@@ -48,7 +48,7 @@ class Delivery(Protocol):
     """One message in our hands until it is settled; a slot of its listener is taken meanwhile.
 
     Only `eventbus.dispatch` and, for what nobody started, the worker settle it. Settling twice
-    does nothing the second time.
+    does nothing the second time, also where the first raised; the slot is free after either.
     """
 
     @property
@@ -72,13 +72,8 @@ class Delivery(Protocol):
         ...
 
     @property
-    def attempt(self) -> int:
-        """Which run of the listener this will be, from 1 (DESIGN.md 4.7)."""
-        ...
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether it was handed to somebody before."""
+    def deliveries(self) -> int:
+        """How often the server has handed it out, this time included; not the attempts."""
         ...
 
     async def ack(self) -> None:

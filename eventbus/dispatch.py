@@ -1,19 +1,17 @@
-"""One delivery: decode, run the chain, decide, settle. Nothing else settles (DESIGN.md 4.1)."""
+"""One delivery: decode, run the chain, decide, have it settled."""
 
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import assert_never
 
-from eventbus import codec, deadletter
+from eventbus import codec
 from eventbus import headers as h
+from eventbus.attempts import Attempts
 from eventbus.clock import Clock
 from eventbus.correlation import Handled, Scope, entered
-from eventbus.deadletter import Origin
 from eventbus.delivery import (
-    Ack,
     DeadLetter,
     Decision,
     Delivery,
@@ -27,16 +25,15 @@ from eventbus.drivers.base import Driver
 from eventbus.envelope import Envelope
 from eventbus.errors import (
     CodecError,
-    DriverError,
-    PayloadTooLargeError,
     SchemaError,
-    SettleError,
     UnknownEventError,
+    UpcastError,
 )
 from eventbus.middleware.base import Context, Emit, Middleware, chain
 from eventbus.middleware.timeout import Timeout
 from eventbus.registry import Registry
 from eventbus.retry import Retry
+from eventbus.settlement import Run, Settler
 from eventbus.subject import Subjects
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import (
@@ -53,8 +50,6 @@ __all__ = ("Dispatcher", "Wiring")
 UNKNOWN_PATIENCE = timedelta(minutes=10)
 """How long an event that isn't declared here waits for a deploy that declares it."""
 UNKNOWN_DELAY = 15.0
-STAY_DELAY = 5.0
-"""Delay before a delivery whose dead letter couldn't be stored is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +71,6 @@ class Wiring:
     """A number in [0, 1) for jitter."""
 
 
-@dataclass(slots=True)
-class _Run:
-    """What is known of one delivery while it is dispatched."""
-
-    delivery: Delivery
-    name: str
-    started: float
-    envelope: Envelope | None = None
-    error: Exception | None = None
-    duration: float = 0.0
-
-
 class Dispatcher:
     """Handles the deliveries of one subscription."""
 
@@ -95,6 +78,12 @@ class Dispatcher:
         self._subscription = subscription
         self._wiring = wiring
         self._retry = subscription.retry or wiring.retry
+        own = wiring.subjects.retry(subscription.service, subscription.listener, "")
+        self._attempts = Attempts(wiring.driver.attempts, subscription.durable, own)
+        self._settler = Settler(
+            subscription, wiring.driver, wiring.subjects, wiring.clock, self._attempts
+        )
+        self._alone = asyncio.Lock()
         layers = (*wiring.middleware, Timeout(subscription.timeout), *subscription.middleware)
         self._chain = chain(layers, self._call)
 
@@ -105,33 +94,40 @@ class Dispatcher:
         """
         wiring, one = self._wiring, self._subscription
         name = wiring.subjects.event_name(delivery.message.subject) or "unknown"
-        run = _Run(delivery, name, wiring.clock.monotonic())
-        wiring.observe(Received(name, one.service, one.listener, delivery.redelivered))
+        run = Run(delivery, name)
+        wiring.observe(Received(name, one.service, one.listener, delivery.deliveries > 1))
         try:
             decision = await self._decide(run)
-            outcome = await self._settle(run, decision)
+            outcome = await self._settler.settle(run, decision)
         except asyncio.CancelledError:
-            await delivery.nak()
+            await self._settler.hand_back(run)
             wiring.observe(Returned(name, one.service, one.listener))
             raise
-        except Exception as exc:
-            # Not settled: its lease runs out and the server hands it out again.
+        except Exception as exc:  # noqa: BLE001 - told as a signal; unsettled, it would keep its slot
+            await self._settler.give_up(run)
             wiring.observe(Stuck(name, one.service, one.listener, exc))
             return
         wiring.observe(self._settled(run, decision, outcome))
 
-    async def _decide(self, run: _Run) -> Decision:
+    async def _decide(self, run: Run) -> Decision:
         early = self._decode(run)
         if early is not None:
             return early
         assert run.envelope is not None, "decoded without an envelope"
-        attempt = run.delivery.attempt
+        run.verdict = await self._attempts.judge(run.delivery)
+        attempt = run.verdict.attempt
         if attempt > self._retry.attempts:
             return DeadLetter(Reason.CRASH, f"no outcome after {attempt - 1} attempts")
         expires = run.envelope.expires
         if expires is not None and self._wiring.clock.now() >= expires:
             return DeadLetter(Reason.EXPIRED, f"expired at {h.render_time(expires)}")
-        await self._run(run, run.envelope)
+        if run.verdict.suspect:
+            # One at a time: if the process dies now, it was this one (DESIGN.md 4.8).
+            async with self._alone:
+                await self._attempts.started(run.delivery, run.verdict)
+                await self._run(run, run.envelope)
+        else:
+            await self._run(run, run.envelope)
         return self._retry.decide(
             run.error,
             attempt,
@@ -139,7 +135,7 @@ class Dispatcher:
             park_after=self._wiring.park_after,
         )
 
-    def _decode(self, run: _Run) -> Decision | None:
+    def _decode(self, run: Run) -> Decision | None:
         """Fill in the envelope; return a decision where there is none."""
         message, wiring = run.delivery.message, self._wiring
         stored = run.delivery.stored_at
@@ -151,6 +147,7 @@ class Dispatcher:
                 received=stored,
                 unknown=self._subscription.takes_any,
             )
+            self._check_taken(run.envelope)
         except UnknownEventError as exc:
             run.error = exc
             # A rolling deploy: the producer is ahead of us, or this process is the old one.
@@ -162,9 +159,19 @@ class Dispatcher:
             return DeadLetter(Reason.INVALID, str(exc))
         return None
 
-    async def _run(self, run: _Run, envelope: Envelope) -> None:
+    def _check_taken(self, envelope: Envelope) -> None:
+        """Refuse an event of another class than the listener takes: an older version of it."""
+        one = self._subscription
+        if not isinstance(envelope.event, one.accepts):
+            takes = " | ".join(event.__name__ for event in one.accepts)
+            raise UpcastError(
+                f"listener '{one.listener}' takes {takes}, but '{envelope.name}' version "
+                f"{envelope.version} is a {type(envelope.event).__name__}"
+            )
+
+    async def _run(self, run: Run, envelope: Envelope) -> None:
         one, wiring = self._subscription, self._wiring
-        context = _context(envelope, run.delivery, one, wiring.emit)
+        context = _context(envelope, run, one, wiring.emit)
         scope = Scope(
             correlation_id=envelope.correlation_id,
             causation_id=envelope.id,
@@ -181,11 +188,14 @@ class Dispatcher:
                 context.correlation_id,
             )
         )
+        run.begun = True
         started = wiring.clock.monotonic()
         try:
             with entered(scope):
                 await self._chain(context)
         except Exception as exc:
+            if _cancelled_from_outside():  # what it raises on its way out isn't a failure
+                raise asyncio.CancelledError from exc
             run.error = exc
         except asyncio.CancelledError as exc:
             if _cancelled_from_outside():
@@ -198,82 +208,7 @@ class Dispatcher:
     async def _call(self, context: Context) -> None:
         await self._subscription.handler(context.event, context)
 
-    async def _settle(self, run: _Run, decision: Decision) -> Outcome:
-        """Carry out a decision and return how the delivery ended.
-
-        Raises:
-            DriverError: The server couldn't be told; it will deliver the message again.
-        """
-        delivery = run.delivery
-        match decision:
-            case Ack():
-                await delivery.ack()
-                return Outcome.OK
-            case Drop():
-                await delivery.ack()
-                return Outcome.DROPPED
-            case Nak(delay=delay):
-                await delivery.nak(delay)
-                return Outcome.RETRY
-            case Park(delay=delay):
-                await self._park(run, delay)
-                return Outcome.PARK
-            case DeadLetter():
-                await self._bury(run, decision)
-                return Outcome.DEAD
-        assert_never(decision)
-
-    async def _park(self, run: _Run, delay: float) -> None:
-        """Schedule the retry for this listener alone, then acknowledge the original."""
-        one, wiring, delivery = self._subscription, self._wiring, run.delivery
-        stored_ns = int(delivery.stored_at.timestamp() * 1_000_000) * 1000
-        place = f"{one.durable}:{delivery.stream}:{delivery.sequence}:{stored_ns}"
-        headers = {
-            name: value
-            for name, value in delivery.message.headers.items()
-            if not name.startswith("nats-") and name != h.ATTEMPT.lower()
-        }
-        headers[h.ATTEMPT] = str(delivery.attempt)
-        retry = replace(
-            delivery.message,
-            subject=wiring.subjects.retry(one.service, one.listener, run.name),
-            headers=headers,
-            id=f"park:{place}:{delivery.attempt}",
-        )
-        holder = wiring.subjects.parked(one.service, one.listener, delivery.sequence)
-        at = wiring.clock.now() + timedelta(seconds=delay)
-        await wiring.driver.schedule(retry, at=at, holder=holder)
-        await delivery.ack()
-
-    async def _bury(self, run: _Run, decision: DeadLetter) -> None:
-        """Store the dead letter, then terminate the original; if it can't be, the original stays."""
-        one, wiring, delivery = self._subscription, self._wiring, run.delivery
-        failure = deadletter.failure_of(
-            delivery,
-            Origin(one.service, one.listener, wiring.subjects.event(run.name)),
-            reason=decision.reason,
-            error=run.error or decision.detail,
-            now=wiring.clock.now(),
-        )
-        subject = wiring.subjects.dead_letter(one.service, one.listener, run.name)
-        id = deadletter.dead_letter_id(one.durable, delivery)
-        letter = deadletter.build(delivery.message, failure, subject=subject, id=id)
-        try:
-            try:
-                await wiring.driver.publish(letter, headroom=0)
-            except PayloadTooLargeError:
-                small = deadletter.build(
-                    delivery.message, failure, subject=subject, id=id, stack=False
-                )
-                await wiring.driver.publish(small, headroom=0)
-        except SettleError:
-            raise
-        except DriverError:
-            await delivery.nak(STAY_DELAY)
-            raise
-        await delivery.term(f"dead letter: {decision.reason}")
-
-    def _settled(self, run: _Run, decision: Decision, outcome: Outcome) -> Settled:
+    def _settled(self, run: Run, decision: Decision, outcome: Outcome) -> Settled:
         one, delivery, envelope = self._subscription, run.delivery, run.envelope
         elapsed = None
         if envelope is not None:
@@ -284,7 +219,7 @@ class Dispatcher:
             service=one.service,
             listener=one.listener,
             outcome=outcome,
-            attempt=delivery.attempt,
+            attempt=run.verdict.attempt,
             attempts=self._retry.attempts,
             duration=run.duration,
             end_to_end=elapsed,
@@ -317,9 +252,8 @@ def _detail(decision: Decision) -> str:
             return ""
 
 
-def _context(
-    envelope: Envelope, delivery: Delivery, subscription: Subscription, emit: Emit
-) -> Context:
+def _context(envelope: Envelope, run: Run, subscription: Subscription, emit: Emit) -> Context:
+    delivery = run.delivery
     return Context(
         event=envelope.event,
         id=envelope.id,
@@ -330,7 +264,7 @@ def _context(
         source=envelope.source,
         correlation_id=envelope.correlation_id,
         causation_id=envelope.causation_id,
-        attempt=delivery.attempt,
+        attempt=run.verdict.attempt,
         listener=subscription.listener,
         service=subscription.service,
         headers=envelope.headers,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from eventbus import codec
 from eventbus import headers as h
 from eventbus.clock import Clock
-from eventbus.correlation import current_scope
+from eventbus.correlation import Handled, Scope, current_scope
 from eventbus.drivers.base import Driver, Receipt
 from eventbus.envelope import NO_HEADERS, Envelope
 from eventbus.errors import EmitUnknown, IdConflictError
@@ -31,13 +31,23 @@ class Publishing:
     middleware: tuple[EmitMiddleware, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Unresolved:
+    """An emit of which nobody knows whether it is stored."""
+
+    event: weakref.ref[Event]
+    id: str
+    run: Handled | None
+    """The listener's run that emitted it; in another one the object stands for another event."""
+
+
 class Emitter:
     """Emits through one driver."""
 
     def __init__(self, publishing: Publishing) -> None:
         self._publishing = publishing
         self._chain: CallEmit = chain_emit(publishing.middleware, self._publish)
-        self._unresolved: dict[int, tuple[weakref.ref[Event], str]] = {}
+        self._unresolved: dict[int, _Unresolved] = {}
 
     async def emit(self, event: Event, options: EmitOptions) -> Receipt:
         """Emit an event; returns once it is stored.
@@ -51,34 +61,36 @@ class Emitter:
             DriverError: As `eventbus.drivers.base.Driver.publish`.
         """
         publishing = self._publishing
-        pending = self._unresolved.pop(id(event), None)
-        repeated = pending[1] if pending is not None and pending[0]() is event else None
         scope = current_scope()
+        repeated = self._unresolved_id(event, scope)
+        given = options.get("id")
         user_headers = options.get("headers")
         envelope = Envelope.of(
             event,
             source=publishing.source,
             time=publishing.clock.now(),
-            id=options.get("id") or repeated,
+            id=repeated if given is None else given,
             key=options.get("key"),
             correlation_id=options.get("correlation_id"),
             headers=h.check_user_headers(user_headers) if user_headers else NO_HEADERS,
             scope=scope,
         )
-        fresh = "id" not in options and repeated is None and scope.handled is None
+        fresh = given is None and repeated is None and scope.handled is None
         started = publishing.clock.monotonic()
         try:
             receipt = await self._chain(envelope)
             if receipt.duplicate:
                 await self._check_duplicate(envelope, receipt, fresh=fresh)
         except asyncio.CancelledError:
-            self._remember(event, envelope.id)
+            self._remember(event, envelope.id, scope)
             raise
         except Exception as exc:
             if isinstance(exc, EmitUnknown):
-                self._remember(event, envelope.id)
+                self._remember(event, envelope.id, scope)
             self._failed(envelope, exc, started)
             raise
+        if repeated is not None:
+            self._unresolved.pop(id(event), None)
         publishing.observe(
             Emitted(
                 name=envelope.name,
@@ -122,8 +134,16 @@ class Emitter:
             )
         )
 
-    def _remember(self, event: Event, event_id: str) -> None:
+    def _unresolved_id(self, event: Event, scope: Scope) -> str | None:
+        """Return the id that an emit of this object left unresolved in this place."""
+        one = self._unresolved.get(id(event))
+        if one is None or one.event() is not event or one.run is not scope.handled:
+            return None
+        return one.id
+
+    def _remember(self, event: Event, event_id: str, scope: Scope) -> None:
         number = id(event)
         forget = self._unresolved.pop
         # Nothing keeps the event alive for this; when it goes, so does the entry.
-        self._unresolved[number] = (weakref.ref(event, lambda _: forget(number, None)), event_id)
+        reference = weakref.ref(event, lambda _: forget(number, None))
+        self._unresolved[number] = _Unresolved(reference, event_id, scope.handled)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from eventbus.correlation import NO_TRACE, Scope, current_scope
 from eventbus.errors import InvalidEventError
 from eventbus.event import Event, spec_of
+from eventbus.headers import is_text
 from eventbus.ids import is_id
 
 __all__ = ("NO_HEADERS", "Envelope", "Message")
@@ -79,6 +80,8 @@ class Envelope:
         spec = spec_of(type(event))
         scope = current_scope() if scope is None else scope
         key = event.event_key() if key is None else key
+        if key is not None and not is_text(key):
+            raise InvalidEventError(name=spec.name, problems=[("key", "isn't valid Unicode")])
         body = event.event_body()
         if id is None:
             id = scope.id_for(spec.name, key, body)

@@ -101,11 +101,21 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def _rebuilt(kind: type[Exception], args: tuple[object, ...], fields: dict[str, object]) -> object:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
+
+
 class EventBusError(Exception):
     """Root of everything the bus raises as a fault."""
 
     code: ClassVar[str] = "eventbus"
     retryable: ClassVar[bool] = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the fields and not the constructor's call, which takes keywords."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
 
 
 class ConfigurationError(EventBusError):
@@ -396,9 +406,7 @@ class IdConflictError(PublishError):
         self.name = name
         self.id = id
         self.stored = stored
-        super().__init__(
-            f"'{name}' wasn't stored: id {id!r} is taken by {stored}; use another id"
-        )
+        super().__init__(f"'{name}' wasn't stored: id {id!r} is taken by {stored}; use another id")
 
 
 class SettleError(DriverError):
@@ -446,6 +454,10 @@ class ListenerTimeoutError(EventBusError):
 
 class Signal(Exception):  # noqa: N818 - control flow, not an error
     """Raised by a listener to choose the outcome."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the fields: a listener may raise it in a process of a pool."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
 
 
 class RetryLater(Signal):

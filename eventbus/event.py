@@ -3,9 +3,18 @@
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, TypeAlias, Unpack, get_args
+from typing import ClassVar, Literal, TypeAlias, Unpack, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    Secret,
+    SecretBytes,
+    SecretStr,
+)
+from pydantic.fields import FieldInfo
 
 from eventbus.errors import DeclarationError, EncodeError, SubjectError, did_you_mean
 from eventbus.subject import check_event_name
@@ -46,20 +55,45 @@ class Data(BaseModel):
                 f"{cls.__qualname__} changes extra=; payloads are strict when emitted and "
                 "tolerant when read, use a dict field for open data"
             )
+        config = cls.model_config
+        by_name = bool(config.get("validate_by_name") or config.get("populate_by_name"))
         for field, info in cls.model_fields.items():
-            for model in _models_in(info.annotation):
-                if not issubclass(model, Data):
-                    raise DeclarationError(
-                        f"{cls.__qualname__}.{field} holds {model.__qualname__}, which doesn't "
-                        "inherit eventbus.Data; change its base class from BaseModel to Data"
-                    )
+            for problem in _field_problems(field, info, by_name=by_name):
+                raise DeclarationError(f"{cls.__qualname__}.{field} {problem}")
 
 
-def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
+def _field_problems(field: str, info: FieldInfo, *, by_name: bool) -> Iterator[str]:
+    """Yield why a field could not be read back as it was written."""
+    for kind in _classes_in(info.annotation):
+        if issubclass(kind, BaseModel) and not issubclass(kind, Data):
+            yield (
+                f"holds {kind.__qualname__}, which doesn't inherit eventbus.Data; "
+                "change its base class from BaseModel to Data"
+            )
+        if issubclass(kind, (Secret, SecretStr, SecretBytes)):
+            yield f"is a {kind.__qualname__}, which is written as asterisks; use another type"
+    if info.exclude:
+        yield "is excluded from what is written; leave it out of the event"
+    written = info.serialization_alias or field
+    if written not in _names_read(field, info, by_name=by_name):
+        yield f"is written as {written!r} and not read by that name; use alias= for both"
+
+
+def _classes_in(annotation: object) -> Iterator[type]:
+    for one in (annotation, get_origin(annotation)):
+        if isinstance(one, type):
+            yield one
     for argument in get_args(annotation):
-        yield from _models_in(argument)
+        yield from _classes_in(argument)
+
+
+def _names_read(field: str, info: FieldInfo, *, by_name: bool) -> Iterator[str]:
+    alias = info.validation_alias
+    if alias is None or by_name:
+        yield field
+    for one in alias.choices if isinstance(alias, AliasChoices) else (alias,):
+        if isinstance(one, str):
+            yield one
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +119,7 @@ class EventSpec:
         return f"{self.name}/v{self.version}"
 
 
+_TAKEN = frozenset({"event_body", "event_key", "event_spec"})
 _KEYWORDS = tuple(one.name for one in fields(EventSpec))
 
 
@@ -124,8 +159,8 @@ class Event(Data):
         """Check the declaration, once the fields are known."""
         super().__pydantic_init_subclass__()
         where = f"{cls.__module__}.{cls.__qualname__}"
-        if "event_spec" in cls.model_fields:
-            raise DeclarationError(f"{where}: 'event_spec' is taken; rename that field")
+        for taken in _TAKEN.intersection(cls.model_fields):
+            raise DeclarationError(f"{where}: {taken!r} is taken; rename that field")
         for keyword in kwargs:
             if keyword not in _KEYWORDS:
                 hint = did_you_mean(keyword, _KEYWORDS)

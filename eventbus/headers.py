@@ -30,6 +30,8 @@ __all__ = (
     "TRACE",
     "TYPE",
     "check_user_headers",
+    "is_plain",
+    "is_text",
     "lowered",
     "parse_time",
     "quoted",
@@ -69,14 +71,30 @@ _PLAIN_VALUE = re.compile(r"[!#-$&-~]*")
 def quoted(value: str) -> str:
     """Return a value safe for a header: printable ASCII stays, the rest is percent-encoded.
 
-    The rule is that of CloudEvents' HTTP binding, 3.1.3.2: also space, ``"`` and ``%``.
+    The rule is that of CloudEvents' HTTP binding, 3.1.3.2: also space, ``"`` and ``%``. A lone
+    surrogate, as file names and error messages may hold one, is written as its escape.
     """
-    return value if _PLAIN_VALUE.fullmatch(value) else quote(value, safe=_PLAIN)
+    if _PLAIN_VALUE.fullmatch(value):
+        return value
+    return quote(value, safe=_PLAIN, errors="backslashreplace")
 
 
 def unquoted(value: str) -> str:
     """Return the value that was written with `quoted`; others come back unchanged."""
     return unquote(value) if "%" in value else value
+
+
+def is_plain(value: str) -> bool:
+    """Tell whether it can be sent as it is: printable ASCII, spaces included."""
+    return value.isascii() and value.isprintable()
+
+
+def is_text(value: str) -> bool:
+    """Tell whether UTF-8 can write it, so no lone surrogate is in it."""
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def lowered(headers: Mapping[str, str]) -> dict[str, str]:
@@ -88,7 +106,8 @@ def check_user_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return a user's headers, by lower-case name.
 
     Raises:
-        HeaderError: A name is reserved, isn't a token, or a value isn't a string.
+        HeaderError: A name is reserved, twice there or no token, or a value isn't a string of
+            Unicode.
     """
     checked: dict[str, str] = {}
     for name, value in headers.items():
@@ -101,10 +120,16 @@ def check_user_headers(headers: Mapping[str, str]) -> dict[str, str]:
             raise HeaderError(
                 header=name, problem="is reserved for the bus; use a name of your own like 'x-...'"
             )
+        if lower in checked:
+            raise HeaderError(
+                header=name, problem="is there twice; names are the same in any case of letters"
+            )
         if not isinstance(value, str):
             raise HeaderError(
                 header=name, problem=f"has a value of type {type(value).__name__}; use a string"
             )
+        if not is_text(value):
+            raise HeaderError(header=name, problem="has a value that isn't valid Unicode")
         checked[lower] = value
     return checked
 
@@ -118,6 +143,6 @@ def parse_time(text: str) -> datetime | None:
     """Return an RFC 3339 time in UTC, None where it isn't one."""
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # the second: out of range once it is in UTC
         return None
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

@@ -14,7 +14,6 @@ from eventbus.errors import (
     ListenerTimeoutError,
     Reject,
     RetryLater,
-    SchemaError,
 )
 
 __all__ = ("Jitter", "Retry", "Rule")
@@ -40,7 +39,8 @@ class Retry:
 
     The delay before attempt n+1 is ``start * factor ** (n - 1)``, at most ``cap``, or the n-th of
     ``delays`` (the last one repeats). With full jitter it is drawn evenly between 0 and that, so
-    that listeners which failed together don't come back together.
+    that listeners which failed together don't come back together. Of the rules the first that
+    fits an exception decides. A delay that a rule or a listener gives and that is none is ignored.
 
     Raises:
         DeclarationError: A value makes no sense.
@@ -61,27 +61,32 @@ class Retry:
 
     def __post_init__(self) -> None:
         """Check the values and keep the durations in seconds."""
-        if self.attempts < 1:
-            raise DeclarationError(f"Retry(attempts={self.attempts}) must be at least 1")
-        if self.factor < 1:
-            raise DeclarationError(f"Retry(factor={self.factor}) must be at least 1")
+        if type(self.attempts) is not int or self.attempts < 1:
+            raise DeclarationError(
+                f"Retry(attempts={self.attempts!r}) must be a whole number from 1"
+            )
+        if not 1 <= self.factor < math.inf:
+            raise DeclarationError(f"Retry(factor={self.factor}) must be at least 1, and finite")
         if self.jitter not in ("full", "none"):
             raise DeclarationError(f"Retry(jitter={self.jitter!r}) must be 'full' or 'none'")
-        try:
-            object.__setattr__(self, "_start", seconds(self.start))
-            object.__setattr__(self, "_cap", seconds(self.cap))
-            object.__setattr__(self, "_delays", tuple(seconds(one) for one in self.delays))
-        except ValueError as exc:
-            raise DeclarationError(f"Retry: {exc}") from exc
+        if isinstance(self.delays, str):  # a sequence too: "30" would be read as 3 and 0
+            raise DeclarationError(f"Retry(delays={self.delays!r}) must be a tuple of durations")
+        object.__setattr__(self, "_start", _declared("start", self.start))
+        object.__setattr__(self, "_cap", _declared("cap", self.cap))
+        object.__setattr__(self, "_delays", tuple(_declared("delays", one) for one in self.delays))
 
     def on(
         self, error: type[ErrorT], *, after: Duration | Callable[[ErrorT], Duration]
     ) -> "Retry":
-        """Return a copy that waits ``after`` (or what it returns) when ``error`` is raised."""
+        """Return a copy that waits ``after`` (or what it returns) when ``error`` is raised.
+
+        Raises:
+            DeclarationError: ``after`` is neither a duration nor a function.
+        """
         if callable(after):
             rule = Rule(error, after)  # type: ignore[arg-type]  # only called with its own error
         else:
-            fixed: Duration = after
+            fixed = _declared("after", after)
             rule = Rule(error, lambda _: fixed)
         return replace(self, rules=(*self.rules, rule))
 
@@ -93,8 +98,10 @@ class Retry:
         """Return the seconds to wait after a failed attempt; ``chance`` is in [0, 1)."""
         if self._delays:
             return self._delays[min(attempt, len(self._delays)) - 1]
-        # A float power overflows near attempt 1000, long after the cap is reached.
-        delay = min(self._cap, self._start * self.factor ** min(attempt - 1, 64))
+        try:
+            delay = min(self._cap, self._start * self.factor ** (attempt - 1))
+        except OverflowError:  # long after the cap is reached
+            delay = self._cap if self._start else 0.0
         return delay * chance if self.jitter == "full" else delay
 
     def decide(
@@ -113,6 +120,8 @@ class Retry:
                 return Drop(reason)
             case Reject(reason=reason):
                 return DeadLetter(Reason.REJECTED, reason)
+            case _:
+                pass
         rule = next((one for one in self.rules if isinstance(error, one.error)), None)
         if (rule is not None and rule.never) or _final(error, rule):
             return DeadLetter(_reason(error), "not retryable")
@@ -123,10 +132,14 @@ class Retry:
         return Park(delay) if delay > park_after else Nak(delay)
 
     def _wanted(self, error: Exception, rule: Rule | None) -> float | None:
-        if isinstance(error, RetryLater) and error.after is not None:
-            return seconds(error.after)
-        if rule is not None and rule.after is not None:
-            return seconds(rule.after(error))
+        """Return the delay that the listener or a rule asks for, None for the curve's."""
+        try:
+            if isinstance(error, RetryLater) and error.after is not None:
+                return seconds(error.after)
+            if rule is not None and rule.after is not None:
+                return seconds(rule.after(error))
+        except Exception:  # noqa: BLE001 - a delay that makes no sense must not hold up the event
+            return None
         return None
 
 
@@ -136,10 +149,12 @@ def _final(error: Exception, rule: Rule | None) -> bool:
 
 
 def _reason(error: Exception) -> Reason:
-    match error:
-        case ListenerTimeoutError():
-            return Reason.TIMEOUT
-        case SchemaError():
-            return Reason.INVALID
-        case _:
-            return Reason.EXCEPTION
+    # Never "invalid": a SchemaError here is about what the listener emits, not what it handles.
+    return Reason.TIMEOUT if isinstance(error, ListenerTimeoutError) else Reason.EXCEPTION
+
+
+def _declared(what: str, value: Duration) -> float:
+    try:
+        return seconds(value)
+    except ValueError as exc:
+        raise DeclarationError(f"Retry({what}=): {exc}") from exc

@@ -1,141 +1,56 @@
-"""The process: load services, set up telemetry, obey signals, and end with the right code.
+"""The process: run services with their telemetry, obey signals, and end in time.
 
-The only place with signal handlers, and where `eventbus run` and its relatives begin and end.
+The only place with signal handlers.
 """
 
 import asyncio
 import faulthandler
-import importlib
 import logging
 import os
-import pkgutil
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType, ModuleType
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from eventbus.errors import ConfigurationError, EventBusError, SettingsError, did_you_mean
+from eventbus.errors import ConfigurationError, EventBusError, did_you_mean
+from eventbus.loading import load_all
 from eventbus.service import EventService
 
-__all__ = ("Stop", "discover", "load", "run", "run_until_stopped", "serve")
+if TYPE_CHECKING:  # loaded when a process starts, so that other commands don't wait for them
+    from eventbus.settings import Settings
+    from eventbus.telemetry.metrics import Metrics
+    from eventbus.worker.health import Endpoint, Health
+
+__all__ = (
+    "Instruments",
+    "Stop",
+    "instrument",
+    "run",
+    "run_until_stopped",
+    "serve",
+)
 
 _log = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-FLUSH_TIME = 2.0
-"""Seconds of the grace period kept for closing connections and flushing telemetry."""
-
-
-# Loading ---------------------------------------------------------------------------------------
-
-
-def load(target: str) -> EventService:
-    """Return the service that ``MODULE:NAME`` names; the working directory is searched too.
-
-    Raises:
-        ConfigurationError: There is no such module or name, it can't be imported, or it isn't an
-            `EventService`; the message names what is close.
-    """
-    module_name, _, path = target.partition(":")
-    if not module_name or not path:
-        raise ConfigurationError(
-            f"'{target}' isn't MODULE:NAME; write it like '{module_name or 'services.user'}:events'"
-        )
-    module = _import(module_name)
-    value: object = module
-    for name in path.split("."):
-        if not hasattr(value, name):
-            hint = did_you_mean(name, _services_in(module)) or _offer(module)
-            raise ConfigurationError(f"module '{module_name}' has no '{path}'{hint}")
-        value = getattr(value, name)
-    if not isinstance(value, EventService):
-        raise ConfigurationError(
-            f"'{target}' is a {type(value).__name__}, not an EventService{_offer(module)}"
-        )
-    return value
-
-
-def discover(package: str = "services") -> list[tuple[str, EventService]]:
-    """Return the targets and services that a package's direct modules hold; none without it.
-
-    Raises:
-        ConfigurationError: One of its modules can't be imported.
-    """
-    _search_working_directory()
-    if importlib.util.find_spec(package) is None:
-        return []
-    names = [package, *(f"{package}.{name}" for name in _submodules(package))]
-    found: dict[int, tuple[str, EventService]] = {}
-    for module_name in names:
-        module = _import(module_name)
-        for name in _services_in(module):
-            found.setdefault(id(getattr(module, name)), (f"{module_name}:{name}", getattr(module, name)))
-    return list(found.values())
-
-
-def _import(name: str) -> ModuleType:
-    _search_working_directory()
-    try:
-        return importlib.import_module(name)
-    except EventBusError:
-        raise
-    except ModuleNotFoundError as exc:
-        if exc.name is None or not (name == exc.name or name.startswith(f"{exc.name}.")):
-            raise _broken(name, exc) from exc
-        raise ConfigurationError(
-            f"there is no module '{exc.name}' in {os.getcwd()} or installed"
-            f"{_close_module(exc.name)}"
-        ) from exc
-    except Exception as exc:
-        raise _broken(name, exc) from exc
-
-
-def _search_working_directory() -> None:
-    # A console script has its own folder there, not the one it was called from.
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-
-
-def _broken(name: str, error: Exception) -> ConfigurationError:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = "" if isinstance(error, SyntaxError) else f" ({frame.filename}, line {frame.lineno})"
-    return ConfigurationError(f"can't import '{name}': {type(error).__name__}: {error}{where}")
-
-
-def _close_module(missing: str) -> str:
-    parent, _, name = missing.rpartition(".")
-    known = _submodules(parent) if parent else [one.name for one in pkgutil.iter_modules(["."])]
-    hint = did_you_mean(name, known)
-    return hint.replace("mean '", f"mean '{parent}.") if parent else hint
-
-
-def _submodules(package: str) -> list[str]:
-    paths = getattr(sys.modules.get(package) or importlib.import_module(package), "__path__", ())
-    return [one.name for one in pkgutil.iter_modules(paths)]
-
-
-def _services_in(module: ModuleType) -> list[str]:
-    return [name for name, value in vars(module).items() if isinstance(value, EventService)]
-
-
-def _offer(module: ModuleType) -> str:
-    names = _services_in(module)
-    if not names:
-        return f"; it holds no EventService, write: events = EventService('name')"
-    return f"; did you mean '{module.__name__}:{names[0]}'?"
-
-
-# Signals ---------------------------------------------------------------------------------------
+CLOSE_TIME = 1.0
+"""Seconds of the grace period kept for closing connections."""
+FLUSH_TIME = 5.0
+"""Seconds of it kept for exporting spans, where there is tracing."""
+SLACK = 2.0
+"""Seconds after the grace period until a process that is stuck ends by force."""
 
 
 class Stop:
     """A process's order to end: the first SIGTERM or SIGINT gives it, a second ends at once.
 
     Awaitable through `wait`. Where the event loop is stuck in a listener that blocks it, the
-    process prints where, and ends with code 1 once the grace period is over.
+    process prints where, and ends with code 1 after `grace`.
     """
 
     def __init__(self) -> None:
@@ -171,7 +86,7 @@ class Stop:
             for one, handler in before.items():
                 signal.signal(one, handler)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
         # Not loop.add_signal_handler: a stuck loop would never see the second signal.
         if self._signal is not None:
             os._exit(128 + number)
@@ -209,3 +124,182 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def run(targets: Sequence[str], *, queues: Sequence[str] = ()) -> int:
+    """Run the services that ``MODULE:NAME`` targets name, as this process; return its exit code.
+
+    It works until SIGTERM or SIGINT. Then it isn't ready any more, pulls no more, lets what runs
+    finish, hands the rest back, flushes telemetry, and returns 0, all within the grace period. A
+    server that is down is waited for. Several services share the process and end together.
+
+    Args:
+        targets: What to run, see `eventbus.loading.load`.
+        queues: Work only the listeners of these queues; all where empty.
+
+    Raises:
+        EventBusError, ExceptionGroup of them: What is set up wrongly, or ended a service.
+    """
+    try:
+        return run_until_stopped(lambda stop: _main(targets, queues, stop))
+    except Exception as exc:
+        if isinstance(exc, EventBusError) or _expected(exc):
+            raise
+        _log.critical("process failed: %s", exc, exc_info=exc)
+        return 1
+
+
+def _expected(error: Exception) -> bool:
+    return isinstance(error, ExceptionGroup) and error.split(EventBusError)[1] is None
+
+
+def _main(
+    targets: Sequence[str], queues: Sequence[str], stop: Stop
+) -> Coroutine[object, object, int]:
+    """Prepare the process, and return what remains to be done on the event loop."""
+    from eventbus.settings import Settings
+    from eventbus.telemetry import logs
+
+    settings = Settings.load()
+    stop.grace = settings.grace + SLACK
+    logs.configure(settings)
+    services = load_all(targets)
+    if queues:
+        work_only(services, queues)
+    return serve(services, settings, stop)
+
+
+def work_only(services: Sequence[EventService], queues: Sequence[str]) -> None:
+    """Leave the listeners of all other queues to other processes.
+
+    Raises:
+        ConfigurationError: No listener of these services is in one of the queues.
+    """
+    known = {queue for service in services for queue in service.queues()}
+    for queue in queues:
+        if queue not in known:
+            raise ConfigurationError(
+                f"no listener here is in queue '{queue}' "
+                f"(there are: {', '.join(sorted(known)) or 'none'}){did_you_mean(queue, known)}"
+            )
+    for service in services:
+        service.work_only(queues)
+
+
+async def serve(services: Sequence[EventService], settings: "Settings", stop: Stop) -> int:
+    """Run services until ``stop`` is asked or one fails, which stops the others; return 0.
+
+    Raises:
+        ExceptionGroup: What ended a service.
+        SettingsError: The port of the metrics is taken.
+    """
+    from eventbus.worker.health import watch_loop
+
+    instruments = instrument(services, settings)
+    endpoint = _endpoint(services, settings, instruments)
+    # At most half: listeners need time too.
+    grace = settings.grace - min(settings.grace / 2, CLOSE_TIME + instruments.close_time)
+    try:
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(
+                watch_loop(instruments.health, instruments.metrics.set_loop_lag)
+            )
+            working = [group.create_task(_work(one, stop, grace)) for one in services]
+            await asyncio.wait(working)
+            watching.cancel()
+    finally:
+        if endpoint is not None:
+            endpoint.stop()
+        await instruments.aclose()
+    return 0
+
+
+async def _work(service: EventService, stop: Stop, grace: float) -> None:
+    """Run one service; an order to stop also ends the wait for a server that is down."""
+    started = asyncio.Event()
+
+    async def announce() -> None:
+        started.set()
+        listeners = [one.listener for one in service.subscriptions]
+        _log.info("service started", extra={"service": service.name, "listeners": listeners})
+
+    service.background(announce)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(service.run())
+        stopping = group.create_task(stop.wait())
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if started.is_set():
+            await service.stop(grace)
+        running.cancel()
+
+
+def _endpoint(
+    services: Sequence[EventService], settings: "Settings", instruments: "Instruments"
+) -> "Endpoint | None":
+    from eventbus.worker.health import Endpoint
+
+    if settings.metrics_port is None:
+        return None
+    host = settings.metrics_host
+    endpoint = Endpoint(
+        instruments.health, instruments.metrics.exposition, host=host, port=settings.metrics_port
+    )
+    endpoint.start()
+    address = f"[{host}]" if ":" in host else host
+    process = "+".join(service.name for service in services)
+    sys.stdout.write(f"{process} metrics http://{address}:{endpoint.port}/metrics\n")
+    sys.stdout.flush()
+    return endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """What a process shows of its services."""
+
+    metrics: "Metrics"
+    health: "Health"
+    ends: tuple[Callable[[], None], ...]
+
+    @property
+    def close_time(self) -> float:
+        """Seconds that `aclose` may take."""
+        return FLUSH_TIME if self.ends else 0.0
+
+    async def aclose(self) -> None:
+        """Export the spans that are left."""
+        await asyncio.gather(*(asyncio.to_thread(end) for end in self.ends))
+
+
+def instrument(services: Sequence[EventService], settings: "Settings") -> Instruments:
+    """Give the services of a process metrics, log lines, health, and traces where wanted.
+
+    Call it once, before they start. `run` does; a web application that starts its service itself
+    calls it too, and `eventbus.telemetry.logs.configure` where it wants the bus's log format.
+
+    Raises:
+        SettingsError: Tracing is set up wrongly.
+        DeclarationError: One of them is running.
+    """
+    from eventbus.telemetry import tracing
+    from eventbus.telemetry.logs import LogContext, LogObserver
+    from eventbus.telemetry.metrics import Metrics
+    from eventbus.worker.health import Health
+
+    metrics = Metrics(lambda name: any(name in one.registry for one in services))
+    health = Health()
+    ends: list[Callable[[], None]] = []
+    for service in services:
+        service.use(middleware=[LogContext()])
+        if tracing.tracing_wanted(settings):
+            traced = tracing.setup(service.name, subject=settings.subjects.event)
+            service.use(middleware=[traced.consume], emit=[traced.emit])
+            ends.append(traced.shutdown)
+        service.observe(metrics)
+        service.observe(LogObserver(service.name))
+        health.add(partial(_problems, service))
+    return Instruments(metrics, health, tuple(ends))
+
+
+def _problems(service: EventService) -> tuple[str, ...]:
+    return service.status().problems

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import (
     Awaitable,
     Callable,
+    Collection,
     Coroutine,
     Generator,
     Iterable,
@@ -30,7 +31,7 @@ from eventbus.lifecycle import Lifecycle
 from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions, Middleware
 from eventbus.registry import Registry
 from eventbus.retry import Retry
-from eventbus.subject import check_name
+from eventbus.subject import check_service_name
 from eventbus.subscription import EventT, ListenerOptions, Subscription, subscription
 from eventbus.telemetry.signals import Observer, Observers
 from eventbus.worker.worker import Job, Worker
@@ -91,7 +92,7 @@ class EventService:
     Creating one does no I/O. Settings are read when it starts, unless they are given.
 
     Raises:
-        SubjectError: The name isn't 1 to 64 of ``A-Z a-z 0-9 _ -``.
+        SubjectError: The name isn't 1 to 64 of ``A-Z a-z 0-9 _ -``, or blurs durables' names.
     """
 
     def __init__(  # one of the two constructors with many parameters
@@ -105,7 +106,7 @@ class EventService:
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
     ) -> None:
-        self.name = check_name(name, "service")
+        self.name = check_service_name(name)
         self.registry = Registry()
         self._settings = settings
         self._driver = driver
@@ -191,6 +192,25 @@ class EventService:
     def subscriptions(self) -> tuple[Subscription, ...]:
         """The listeners that are declared."""
         return tuple(self._subscriptions.values())
+
+    def queues(self) -> frozenset[str]:
+        """Return the queues that its listeners belong to."""
+        return frozenset(self._queue(one) for one in self._subscriptions.values())
+
+    def work_only(self, queues: Collection[str]) -> None:
+        """Leave the listeners of all other queues to other processes; they aren't provisioned.
+
+        Raises:
+            DeclarationError: The service is running.
+        """
+        if self._lifecycle is not None:
+            raise DeclarationError(f"service '{self.name}' is running; choose queues before")
+        self._subscriptions = {
+            name: one for name, one in self._subscriptions.items() if self._queue(one) in queues
+        }
+
+    def _queue(self, one: Subscription) -> str:
+        return one.queue or self.settings.default_queue
 
     def background(self, job: JobT) -> JobT:
         """Run an async function as long as the service runs: an HTTP server, a poller.
@@ -403,9 +423,10 @@ class EventService:
         return self.registry
 
     def _bind(self, one: Subscription) -> None:
+        one.register(self.registry)
         if not one.takes_any and any(event not in self.registry for event in one.events):
             self.discover()
-        one.bind(self.registry)
+        one.check(self.registry)
 
     def _publishing(self, driver: Driver) -> Publishing:
         return Publishing(

@@ -6,10 +6,11 @@ working directory is read, the environment wins over it. Durations are seconds o
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -17,12 +18,24 @@ from eventbus.duration import seconds
 from eventbus.errors import SettingsError, SubjectError, did_you_mean
 from eventbus.subject import Subjects
 
-__all__ = ("Provision", "Settings")
+__all__ = ("ENV_FILE", "Provision", "Settings")
+
+ENV_FILE = ".env"
+"""Read from the working directory."""
 
 Provision = Literal["auto", "check", "off"]
 
+
+def _split(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, (list, tuple)):
+        return tuple(str(part) for part in value)
+    raise ValueError("must be names, comma separated")
+
+
 _Seconds = Annotated[float, BeforeValidator(seconds)]
-_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda value: _split(value))]
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "nats_url": ("NATS_URL",),
@@ -35,6 +48,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "retry_delay": ("EVENTS_RETRY_DELAY_SECONDS", "EVENT_RETRY_DELAY"),
 }
 """Environment variables of other conventions, by setting (DESIGN.md section 6)."""
+_NUMBERS = ("EVENTS_RETRY_ATTEMPTS", "EVENT_RETRY_ATTEMPTS", "EVENTS_RETRY_DELAY_SECONDS")
 _MILLISECONDS = ("EVENT_RETRY_DELAY",)
 _NOT_SETTINGS = ("EVENTBUS_TEST_", "EVENTBUS_DEMO_")
 
@@ -48,7 +62,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="EVENTBUS_",
-        env_file=".env",
+        env_file=ENV_FILE,
+        env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
@@ -123,15 +138,17 @@ class Settings(BaseSettings):
     """``auto`` traces where ``OTEL_EXPORTER_OTLP_ENDPOINT`` or a tracer provider is set."""
 
     @classmethod
-    def load(cls, **overrides: object) -> "Settings":
+    def load(cls, **overrides: object) -> Self:
         """Return the settings of the environment, with ``overrides`` on top.
 
         Raises:
-            SettingsError: A variable is wrong, unknown, or two aliases disagree.
+            SettingsError: A variable is wrong, unknown, or two aliases disagree; an override is
+                unknown.
         """
-        _refuse_unknown(os.environ)
+        environment = _environment()
+        _refuse_unknown(environment, overrides, cls.model_fields)
         try:
-            return cls(**{**_from_aliases(os.environ), **overrides})  # type: ignore[arg-type]
+            return cls(**{**_from_aliases(environment), **overrides})  # type: ignore[arg-type]
         except ValidationError as exc:
             raise SettingsError(_explained(exc)) from exc
 
@@ -145,6 +162,8 @@ class Settings(BaseSettings):
         chosen = [way for way in ways if getattr(self, way) is not None]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} are all set; use one way to authenticate")
+        if not self.servers:
+            raise ValueError("nats_url names no server")
         if self.duplicate_window > self.max_age:
             raise ValueError("duplicate_window must not be longer than max_age")
         if self.emit_timeout >= self.duplicate_window:
@@ -166,12 +185,10 @@ class Settings(BaseSettings):
         return _split(self.nats_url)
 
 
-def _split(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    if isinstance(value, (list, tuple)):
-        return tuple(str(part) for part in value)
-    raise ValueError("must be names, comma separated")
+def _environment() -> dict[str, str]:
+    """Return the variables of ``.env`` and, on top, of the process; an empty one counts as unset."""
+    merged = {**dotenv_values(ENV_FILE), **os.environ}
+    return {name: value for name, value in merged.items() if value}
 
 
 def _from_aliases(environment: Mapping[str, str]) -> dict[str, object]:
@@ -179,7 +196,7 @@ def _from_aliases(environment: Mapping[str, str]) -> dict[str, object]:
     for field, names in ALIASES.items():
         if f"EVENTBUS_{field.upper()}" in environment:
             continue
-        values = {name: _scaled(name, environment[name]) for name in names if environment.get(name)}
+        values = {name: _scaled(name, environment[name]) for name in names if name in environment}
         if len(set(values.values())) > 1:
             listed = " and ".join(f"{name}={environment[name]}" for name in values)
             raise SettingsError(
@@ -192,16 +209,22 @@ def _from_aliases(environment: Mapping[str, str]) -> dict[str, object]:
 
 def _scaled(name: str, value: str) -> str | float:
     if name not in _MILLISECONDS:
-        # "2" and "2.0" agree.
-        return float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else value
+        # "2" and "2.0" agree; a name stays a name, also where it is all digits.
+        is_number = name in _NUMBERS and re.fullmatch(r"\d+(\.\d+)?", value)
+        return float(value) if is_number else value
     try:
         return float(value) / 1000
     except ValueError as exc:
         raise SettingsError(f"{name}={value!r} must be a number of milliseconds") from exc
 
 
-def _refuse_unknown(environment: Mapping[str, str]) -> None:
-    known = {f"EVENTBUS_{field.upper()}" for field in Settings.model_fields} | EXTRA_VARIABLES
+def _refuse_unknown(
+    environment: Collection[str], overrides: Collection[str], fields: Collection[str]
+) -> None:
+    for name in overrides:
+        if name not in fields:
+            raise SettingsError(f"{name!r} isn't a setting{did_you_mean(name, fields)}")
+    known = {f"EVENTBUS_{field.upper()}" for field in fields} | EXTRA_VARIABLES
     for name in environment:
         if not name.startswith("EVENTBUS_") or name.startswith(_NOT_SETTINGS) or name in known:
             continue

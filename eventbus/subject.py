@@ -15,6 +15,7 @@ __all__ = (
     "check_event_name",
     "check_name",
     "check_pattern",
+    "check_service_name",
     "covers",
     "encode_key",
     "is_pattern",
@@ -75,12 +76,13 @@ def check_pattern(pattern: str) -> str:
         return check_event_name(pattern)
     tokens = pattern.split(".")
     body = tokens[:-1] if tokens[-1] == ">" else tokens
-    if len(tokens) <= 4 and all(_PATTERN_TOKEN.fullmatch(token) for token in body):
+    takes_some = tokens[-1] == ">" or 2 <= len(tokens)
+    if takes_some and len(tokens) <= 4 and all(_PATTERN_TOKEN.fullmatch(token) for token in body):
         return pattern
     raise SubjectError(
         value=pattern,
-        problem="isn't a pattern: up to 4 tokens of a-z, 0-9 and _, or '*' for one token, "
-        "or '>' as the last, like 'user.*' or 'user.>'",
+        problem="isn't a pattern: 2 to 4 tokens of a-z, 0-9 and _, or '*' for one token, "
+        "or '>' as the last, like 'user.*' or 'user.>'; '>' alone takes every event",
     )
 
 
@@ -100,6 +102,22 @@ def check_name(name: str, what: str) -> str:
     raise SubjectError(
         value=name, problem=f"isn't a {what} name: use 1 to 64 of A-Z, a-z, 0-9, '_' and '-'"
     )
+
+
+def check_service_name(name: str) -> str:
+    """Return a service's name if it is allowed.
+
+    ``<service>__<listener>`` names a durable, so the service must not blur where it ends: else
+    two services could share one durable, and each would get a part of the events.
+
+    Raises:
+        SubjectError: It isn't 1 to 64 of ``A-Z a-z 0-9 _ -``, holds ``__`` or ends with ``_``.
+    """
+    if "__" in name or name.endswith("_"):
+        raise SubjectError(
+            value=name, problem="isn't a service name: no '__', and no '_' at its end"
+        )
+    return check_name(name, "service")
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -2,8 +2,11 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from types import UnionType
+from datetime import datetime
+from functools import partial
+from types import SimpleNamespace, UnionType
 from typing import TypeAlias, TypedDict, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from eventbus.drivers.base import ConsumerSpec, Start
@@ -13,7 +16,7 @@ from eventbus.event import Event, UnknownEvent, spec_of
 from eventbus.middleware.base import Context, Middleware
 from eventbus.registry import Registry
 from eventbus.retry import Retry
-from eventbus.subject import check_name, check_pattern, is_pattern, without_covered
+from eventbus.subject import check_name, check_pattern, is_pattern, matches, without_covered
 
 __all__ = ("EventT", "Handler", "Listener", "ListenerOptions", "Subscription", "subscription")
 
@@ -94,22 +97,40 @@ class Subscription:
             start=self.start,
         )
 
-    def bind(self, registry: Registry) -> None:
-        """Make its classes known, and check its names and patterns against what is declared.
+    def register(self, registry: Registry) -> None:
+        """Make the classes that the listener takes known.
 
         Raises:
-            UnknownEventError: It names an event that no class is declared for.
-            DeclarationError: A pattern also takes an event that the listener's type doesn't.
+            IncompatibleSchemaError: Another class has the name and version of one of them.
         """
         for event in self.accepts:
             if event.event_spec is not None:
                 registry.register(event)
+
+    def check(self, registry: Registry) -> None:
+        """Check its names and patterns against what is declared.
+
+        Raises:
+            UnknownEventError: It names an event that no class is declared for.
+            DeclarationError: A pattern brings an event that the listener's type doesn't take, or
+                doesn't bring one that it does.
+        """
         if self.takes_any:
             return
+        for event in self.accepts:
+            self._check_brought(event)
         for pattern in self.events:
             names = registry.names(pattern) if is_pattern(pattern) else (pattern,)
             for name in names:
                 self._check_accepts(registry.resolve(name), pattern)
+
+    def _check_brought(self, event: type[Event]) -> None:
+        spec = event.event_spec
+        if spec is not None and not any(matches(one, spec.name) for one in self.events):
+            raise DeclarationError(
+                f"listener '{self.listener}' takes {event.__name__}, but {spec.name!r} isn't among "
+                f"'{', '.join(self.events)}'; subscribe it to {event.__name__}"
+            )
 
     def _check_accepts(self, event: type[Event], pattern: str) -> None:
         if not issubclass(event, self.accepts):
@@ -139,7 +160,7 @@ def subscription(
     annotated = _event_classes(annotations[0]) if annotations else ()
     if isinstance(target, str):
         events: tuple[str, ...] = without_covered([check_pattern(target)])
-        accepts = annotated or (Event,)
+        accepts = annotated or _any_event(name, annotations[:1])
     else:
         events, accepts = (spec_of(target).name,), (target,)
         if annotated and not issubclass(target, annotated):
@@ -153,9 +174,11 @@ def subscription(
         events=events,
         accepts=accepts,
         handler=_handler(listener, name, annotations),
-        retry=options.get("retry"),
-        concurrency=_at_least(name, "concurrency", options.get("concurrency", DEFAULT_CONCURRENCY)),
-        timeout=_duration(name, "timeout", options.get("timeout", DEFAULT_TIMEOUT)),
+        retry=_retry(name, options.get("retry")),
+        concurrency=_at_least(
+            name, "concurrency", options.get("concurrency", DEFAULT_CONCURRENCY)
+        ),
+        timeout=_timeout(name, options.get("timeout", DEFAULT_TIMEOUT)),
         queue=options.get("queue"),
         start=_start(name, options.get("start", "new")),
         middleware=tuple(options.get("middleware", ())),
@@ -172,7 +195,9 @@ def _check_options(options: Mapping[str, object]) -> None:
 
 
 def _name(listener: Callable[..., Awaitable[None]], options: ListenerOptions) -> str:
-    name = options.get("name") or str(getattr(listener, "__name__", type(listener).__name__))
+    function = _function(listener)
+    own = type(listener) if function is type(listener).__call__ else function
+    name = options.get("name", getattr(own, "__name__", ""))
     try:
         return check_name(name, "listener")
     except SubjectError as exc:
@@ -181,18 +206,32 @@ def _name(listener: Callable[..., Awaitable[None]], options: ListenerOptions) ->
 
 def _annotations(listener: Callable[..., Awaitable[None]]) -> tuple[object, ...]:
     """Return the annotations of the positional parameters, in order; None for a missing one."""
-    function = listener if inspect.isroutine(listener) else type(listener).__call__
-    try:
-        hints = get_type_hints(function)
-    except NameError:  # a name that only type checkers import
-        hints = dict(getattr(function, "__annotations__", {}))
+    hints = _hints(_function(listener))
     parameters = inspect.signature(listener).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return tuple(
         hints.get(one.name)
         for one in parameters
-        if one.kind in positional and (one.default is one.empty or _is_context(hints.get(one.name)))
+        if one.kind in positional
+        and (one.default is one.empty or _is_context(hints.get(one.name)))
     )
+
+
+def _function(listener: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Return the function that is run: the one inside a partial, or an object's `__call__`."""
+    while isinstance(listener, partial):
+        listener = listener.func
+    return listener if inspect.isroutine(listener) else type(listener).__call__
+
+
+def _hints(function: Callable[..., Awaitable[None]]) -> dict[str, object]:
+    """Return the annotations; one that only type checkers can resolve stays a string."""
+    found: dict[str, object] = dict(getattr(function, "__annotations__", {}))
+    for name, annotation in found.items():
+        alone = SimpleNamespace(__annotations__={name: annotation})
+        with suppress(NameError, AttributeError):
+            found[name] = get_type_hints(alone, getattr(function, "__globals__", {}))[name]
+    return found
 
 
 def _is_context(annotation: object) -> bool:
@@ -210,6 +249,26 @@ def _event_classes(annotation: object) -> tuple[type[Event], ...]:
     return ()
 
 
+def _any_event(listener: str, annotation: tuple[object, ...]) -> tuple[type[Event], ...]:
+    """Return what a listener takes whose annotation names no event class of its own.
+
+    Raises:
+        DeclarationError: It names something else, or what can't be found at run time.
+    """
+    (named,) = annotation or (None,)
+    if isinstance(named, str) and named.rpartition(".")[2] not in ("Event", "UnknownEvent"):
+        raise DeclarationError(
+            f"listener '{listener}': the annotation '{named}' can't be resolved; import it "
+            "outside of TYPE_CHECKING, at the top of a module"
+        )
+    if isinstance(named, type) and not issubclass(Event, named):
+        raise DeclarationError(
+            f"listener '{listener}' takes {named.__name__}, but it gets events; annotate it "
+            "with Event or event classes"
+        )
+    return (Event,)
+
+
 def _handler(
     listener: Callable[..., Awaitable[None]], name: str, annotations: tuple[object, ...]
 ) -> Handler:
@@ -217,12 +276,19 @@ def _handler(
         getattr(listener, "__call__", None)  # noqa: B004 - the method, not whether it exists
     ):
         raise DeclarationError(f"listener '{name}' isn't async; write 'async def {name}(event)'")
+    parameters = inspect.signature(listener).parameters
+    for one in parameters.values():
+        if one.kind is one.KEYWORD_ONLY and one.default is one.empty:
+            raise DeclarationError(
+                f"listener '{name}' needs {one.name}=, which nobody gives it; bind it with "
+                "functools.partial, or give it a default"
+            )
     if len(annotations) == 2 and _is_context(annotations[1]):
         return cast(Handler, listener)
-    if len(annotations) != 1:
+    if len(annotations) != 1 or _is_context(annotations[0]):
         raise DeclarationError(
             f"listener '{name}' must take (event) or (event, context: Context), "
-            f"it takes {len(annotations)} parameters"
+            f"it takes ({', '.join(parameters)})"
         )
     plain = cast(Callable[[Event], Awaitable[None]], listener)
 
@@ -241,13 +307,34 @@ def _at_least(listener: str, option: str, value: int) -> int:
 def _duration(listener: str, option: str, value: Duration) -> float:
     try:
         return seconds(value)
-    except (ValueError, TypeError) as exc:
+    except ValueError as exc:
         raise DeclarationError(f"listener '{listener}': {option}: {exc}") from exc
 
 
+def _timeout(listener: str, value: Duration) -> float:
+    limit = _duration(listener, "timeout", value)
+    if not limit:
+        raise DeclarationError(f"listener '{listener}': timeout={value!r} leaves it no time")
+    return limit
+
+
+def _retry(listener: str, retry: Retry | None) -> Retry | None:
+    if retry is None or isinstance(retry, Retry):
+        return retry
+    raise DeclarationError(
+        f"listener '{listener}': retry={retry!r} isn't a Retry; write retry=Retry(attempts=...)"
+    )
+
+
 def _start(listener: str, start: Start) -> Start:
-    if isinstance(start, str) and start not in ("new", "all"):
-        raise DeclarationError(
-            f"listener '{listener}': start={start!r} must be 'new', 'all', a time or a sequence"
-        )
-    return start
+    match start:
+        case "new" | "all":
+            return start
+        case datetime() if start.tzinfo is not None:
+            return start
+        case int() if type(start) is int and start >= 1:
+            return start
+    raise DeclarationError(
+        f"listener '{listener}': start={start!r} must be 'new', 'all', a time with its zone, "
+        "or a sequence from 1"
+    )

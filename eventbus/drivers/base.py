@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self, TypeAlias
 
+from eventbus.attempts import AttemptLog
 from eventbus.delivery import Delivery
 from eventbus.envelope import Message
 
@@ -152,6 +153,11 @@ class Driver(Protocol):
     @property
     def features(self) -> Features:
         """What it can do."""
+        ...
+
+    @property
+    def attempts(self) -> AttemptLog:
+        """Where it keeps the failed attempts of deliveries."""
         ...
 
     def watch(self, notify: Notify) -> None:

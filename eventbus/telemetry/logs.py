@@ -12,11 +12,13 @@ import structlog
 from structlog.contextvars import bind_contextvars, merge_contextvars, reset_contextvars
 from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
+from typing_extensions import override
 
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import Connected, ConsumerRecovered, Disconnected, TopologyChanged
 from eventbus.errors import Signal
 from eventbus.middleware.base import CallNext, Context
+from eventbus.telemetry.context import active_span, error_type, trace_id
 from eventbus.telemetry.signals import (
     EmitFailed,
     Emitted,
@@ -26,7 +28,6 @@ from eventbus.telemetry.signals import (
     Stopped,
     Stuck,
 )
-from eventbus.telemetry.tracing import active_span, error_type, trace_id
 
 if TYPE_CHECKING:
     from eventbus.settings import Settings
@@ -52,11 +53,9 @@ def configure(settings: "Settings", *, stream: TextIO | None = None) -> None:
     write to stdout and stderr already are replaced, so that nothing is printed twice; others stay.
     Calling it again replaces what it did before.
     """
-    stream = stream or sys.stderr
+    out: TextIO = sys.stderr if stream is None else stream
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    console = settings.log_format == "console" or (
-        settings.log_format == "auto" and stream.isatty()
-    )
+    console = settings.log_format == "console" or (settings.log_format == "auto" and out.isatty())
     chain = _chain(console)
     structlog.configure(
         processors=[*chain, ProcessorFormatter.wrap_for_formatter],
@@ -64,13 +63,13 @@ def configure(settings: "Settings", *, stream: TextIO | None = None) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = _Handler(stream)
+    handler = _Handler(out)
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=[ExtraAdder(), _as_line, *chain],
             processors=[
                 ProcessorFormatter.remove_processors_meta,
-                *_renderers(console, colors=stream.isatty()),
+                *_renderers(console, colors=out.isatty()),
             ],
         )
     )
@@ -111,9 +110,14 @@ class LogObserver:
     A delivery settled ``ok`` and an emit are ``debug``, since there may be hundreds a second. A
     retry is a ``warning``, one that the listener asked for is ``info``, a dead letter is an
     ``error`` with the stack. The fields are in ``extra``, for whatever formatter is installed.
+
+    Args:
+        service: Whose observer it is; named in lines about emits and connections.
+        logger: Where it logs; ``eventbus`` where None.
     """
 
-    def __init__(self, logger: logging.Logger | None = None) -> None:
+    def __init__(self, service: str = "", *, logger: logging.Logger | None = None) -> None:
+        self._service = service
         self._log = logger or logging.getLogger("eventbus")
 
     def __call__(self, happened: Happened) -> None:
@@ -126,7 +130,8 @@ class LogObserver:
         # Before the fields are made: most deliveries are fine, and most processes log from info.
         if not self._log.isEnabledFor(level):
             return
-        fields = {key: one for key, one in fields_of(happened).items() if one not in (None, "")}
+        given = {"service": self._service, **fields_of(happened)}
+        fields = {key: one for key, one in given.items() if one not in (None, "")}
         self._log.log(level, _Line(name, fields), extra=fields, exc_info=_stack(happened))
 
 
@@ -139,6 +144,7 @@ class _Line:
         self.name = name
         self.fields = fields
 
+    @override
     def __str__(self) -> str:
         return " ".join((self.name, *(f"{key}={one!r}" for key, one in self.fields.items())))
 
@@ -173,11 +179,7 @@ def _renderers(console: bool, *, colors: bool) -> list[Processor]:
 def _install(handler: logging.Handler, level: int) -> None:
     root = logging.getLogger()
     for other in list(root.handlers):
-        terminal = type(other) is logging.StreamHandler and other.stream in (
-            sys.stdout,
-            sys.stderr,
-        )
-        if terminal or isinstance(other, _Handler):
+        if isinstance(other, _Handler) or _prints(other):
             root.removeHandler(other)
     root.addHandler(handler)
     root.setLevel(level)
@@ -185,6 +187,14 @@ def _install(handler: logging.Handler, level: int) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+
+
+def _prints(handler: logging.Handler) -> bool:
+    """Tell whether it is what ``basicConfig`` installs, not a subclass such as pytest's."""
+    kind: type = type(handler)
+    return kind is logging.StreamHandler and (
+        getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+    )
 
 
 def _as_line(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:

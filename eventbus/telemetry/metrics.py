@@ -18,6 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import Connected, ConsumerRecovered, Disconnected
 from eventbus.errors import EmitUnknown
+from eventbus.telemetry.context import active_span, sampled, trace_id
 from eventbus.telemetry.signals import (
     EmitFailed,
     Emitted,
@@ -27,7 +28,6 @@ from eventbus.telemetry.signals import (
     Settled,
     Stuck,
 )
-from eventbus.telemetry.tracing import active_span, sampled, trace_id
 
 __all__ = ("NAMES", "OPENMETRICS", "UNKNOWN", "Metrics")
 

@@ -170,7 +170,7 @@ class Observers:
 
     def __call__(self, happened: Happened) -> None:
         """Tell all, in the order they were added."""
-        for observer in self._observers:
+        for observer in tuple(self._observers):  # one may add or remove observers
             try:
                 observer(happened)
             except Exception:

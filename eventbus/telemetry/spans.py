@@ -4,7 +4,7 @@ Names and attributes follow the messaging conventions of OpenTelemetry. This mod
 OpenTelemetry; `eventbus.telemetry.tracing.setup` is how to get at it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from eventbus.drivers.base import Receipt
 from eventbus.envelope import Envelope
 from eventbus.errors import Discard, RetryLater, Signal
 from eventbus.middleware.base import CallEmit, CallNext, Context
-from eventbus.telemetry.tracing import error_type
+from eventbus.telemetry.context import error_type
 
 __all__ = ("ConsumeTracing", "EmitTracing")
 
@@ -162,7 +162,7 @@ def _handled(context: Context) -> dict[str, str | int]:
 
 
 @contextmanager
-def _active(context: otel.Context) -> Iterator[None]:
+def _active(context: otel.Context) -> Generator[None]:
     token = otel.attach(context)
     try:
         yield
@@ -171,7 +171,7 @@ def _active(context: otel.Context) -> Iterator[None]:
 
 
 @contextmanager
-def _ended(span: Span) -> Iterator[None]:
+def _ended(span: Span) -> Generator[None]:
     try:
         yield
     except (RetryLater, Discard) as signal:

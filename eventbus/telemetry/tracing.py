@@ -1,4 +1,4 @@
-"""Whether to trace, the tracer provider that exports, and the trace ids that logs and metrics show.
+"""Whether to trace, and the tracer provider that exports.
 
 Loads OpenTelemetry only in `setup`; without tracing an emit or a delivery runs none of it.
 """
@@ -10,9 +10,9 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from eventbus.errors import EventBusError, SettingsError
+from eventbus.errors import SettingsError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -22,35 +22,16 @@ if TYPE_CHECKING:
     from eventbus.settings import Settings
     from eventbus.telemetry.spans import ConsumeTracing, EmitTracing
 
-__all__ = (
-    "ActiveSpan",
-    "Tracing",
-    "active_span",
-    "error_type",
-    "sampled",
-    "setup",
-    "trace_id",
-    "tracing_wanted",
-)
+__all__ = ("Tracing", "setup", "tracing_wanted")
 
 FLUSH_TIME = 5.0
 """Seconds that `Tracing.shutdown` gives to the spans that aren't exported yet."""
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-_TRACEPARENT = 55
-"""Characters of ``00-<trace id>-<span id>-<flags>``."""
 
 _log = logging.getLogger(__name__)
 _ours: "weakref.WeakSet[TracerProvider]" = weakref.WeakSet()
 """The providers that `setup` made; any other one belongs to the application."""
-
-
-class ActiveSpan(NamedTuple):
-    """The ids of the span that is active in the running task, in hexadecimal."""
-
-    trace_id: str
-    span_id: str
-    sampled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,41 +91,6 @@ def setup(service: str, *, subject: Callable[[str], str] = str) -> Tracing:
         ConsumeTracing(provider),
         lambda: _shut_down(provider.shutdown),
     )
-
-
-def active_span() -> ActiveSpan | None:
-    """Return the active span's ids; None without one, and at no cost without OpenTelemetry."""
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return None
-    span = trace.get_current_span().get_span_context()
-    if not span.is_valid:
-        return None
-    return ActiveSpan(f"{span.trace_id:032x}", f"{span.span_id:016x}", span.trace_flags.sampled)
-
-
-def trace_id(traceparent: str) -> str | None:
-    """Return the trace id of a W3C ``traceparent``; None where it isn't one."""
-    parts = traceparent.split("-")
-    valid = len(traceparent) >= _TRACEPARENT and len(parts) >= 4 and len(parts[1]) == 32
-    return parts[1] if valid else None
-
-
-def sampled(traceparent: str) -> bool:
-    """Tell whether a W3C ``traceparent`` says that its trace is recorded."""
-    try:
-        return bool(int(traceparent[_TRACEPARENT - 2 : _TRACEPARENT], 16) & 1)
-    except ValueError:
-        return False
-
-
-def error_type(error: Exception) -> str:
-    """Return ``error.type``: the code of our errors, the class's full name of others."""
-    if isinstance(error, EventBusError):
-        return error.code
-    kind = type(error)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return f"{module}{kind.__qualname__}"
 
 
 def _environment(*names: str) -> str:

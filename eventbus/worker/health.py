@@ -65,7 +65,7 @@ class Health:
         for check in self._checks:
             try:
                 problems.extend(check())
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - a broken check is a problem of its own
                 problems.append(f"a check failed: {exc!r}")
         return not problems, problems
 
@@ -186,22 +186,22 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Request(BaseHTTPRequestHandler):
-    server: _Server
     server_version = "eventbus"
     sys_version = ""
-    timeout: ClassVar[float] = 5.0
+    timeout: ClassVar[float | None] = 5.0
     """Seconds for a client to say what it wants."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
+    def do_GET(self) -> None:
         """Answer a probe or a scrape."""
-        path = urlsplit(self.path).path
+        server, path = self.server, urlsplit(self.path).path
+        assert isinstance(server, _Server), "made by another server"
         match path:
             case "/metrics":
-                self._answer(200, *self.server.exposition(self.headers.get("Accept", "")))
+                self._answer(200, *server.exposition(self.headers.get("Accept", "")))
             case "/livez":
-                self._probe(*self.server.health.live())
+                self._probe(*server.health.live())
             case "/readyz":
-                self._probe(*self.server.health.ready())
+                self._probe(*server.health.ready())
             case _:
                 body = json.dumps({"problems": [f"no {path}; try /metrics, /livez or /readyz"]})
                 self._answer(404, body.encode(), "application/json")

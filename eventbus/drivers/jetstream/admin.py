@@ -3,7 +3,8 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol, TypeAlias
@@ -74,7 +75,7 @@ class Line(Protocol):
         ...
 
 
-Replies: TypeAlias = Callable[[str, bytes], AsyncIterator[Reply]]
+Replies: TypeAlias = Callable[[str, bytes], AsyncGenerator[Reply, None]]
 """``replies(subject, payload)`` yields each answer to a request, until the caller leaves."""
 
 
@@ -158,14 +159,14 @@ class Admin:
     async def consumers(self) -> tuple[ConsumerView, ...]:
         """Return the durables on the stream of events, also those of others, by name."""
         stream = self._settings.subjects.stream
-        views: list[ConsumerView] = []
+        listed = self._api.items(f"CONSUMER.LIST.{stream}", "consumers")
         with translated(f"durables of stream {stream}"):
             try:
-                async for info in self._api.items(f"CONSUMER.LIST.{stream}", "consumers"):
-                    views.append(_consumer_view(info))
+                views = [_consumer_view(info) async for info in listed]
             except ApiError as exc:
                 if exc.err_code != codes.STREAM_NOT_FOUND:
                     raise
+                return ()
         return tuple(sorted(views, key=lambda view: view.durable))
 
     async def listeners_of(self, name: str) -> tuple[str, ...]:
@@ -210,17 +211,12 @@ class Admin:
         ask = {"batch": _BATCH, "max_bytes": _BATCH_BYTES, "next_by_subj": subject, **place}
         page: list[Stored] = []
         answers = self._replies(f"$JS.API.DIRECT.GET.{stream}", json.dumps(ask).encode())
-        async for reply in answers:
-            headers = lowered(reply.headers or {})
-            if "status" not in headers:
+        async with aclosing(answers):
+            async for reply in answers:
+                headers = lowered(reply.headers or {})
+                if "status" in headers:
+                    return page, _next_place(stream, headers, page)
                 page.append(_stored(headers, reply.data))
-                continue
-            if headers["status"] not in ("204", "404"):
-                problem = f"{headers['status']} {headers.get('description', '').strip()}"
-                raise DriverError(f"stream {stream} can't be read: {problem}")
-            if page and headers.get("nats-num-pending", "0") != "0":
-                return page, {"seq": page[-1].sequence + 1}
-            break
         return page, {}
 
     async def _found(
@@ -235,7 +231,7 @@ class Admin:
                 raise
 
 
-async def replies(line: Line, subject: str, payload: bytes) -> AsyncIterator[Reply]:
+async def replies(line: Line, subject: str, payload: bytes) -> AsyncGenerator[Reply, None]:
     """Yield each answer to a request, until the caller leaves.
 
     Raises:
@@ -263,6 +259,16 @@ def _place(start: int | datetime) -> Mapping[str, object]:
     if isinstance(start, datetime):
         return {"start_time": render_time(start)}
     return {"seq": max(1, start)}
+
+
+def _next_place(
+    stream: str, status: Mapping[str, str], page: list[Stored]
+) -> Mapping[str, object]:
+    if status["status"] not in ("204", "404"):
+        problem = f"{status['status']} {status.get('description', '').strip()}"
+        raise DriverError(f"stream {stream} can't be read: {problem}")
+    more = status.get("nats-num-pending", "0") != "0"
+    return {"seq": page[-1].sequence + 1} if page and more else {}
 
 
 def _stored(headers: dict[str, str], body: bytes) -> Stored:

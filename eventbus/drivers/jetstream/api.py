@@ -111,8 +111,8 @@ def translated(thing: str) -> Generator[None, None, None]:
         raise _explained(thing, exc) from exc
     except TimeoutError as exc:
         raise DriverError(
-            f"{thing}: the JetStream API didn't answer; check the permissions on $JS.API.> "
-            "(EVENTBUS_PROVISION=off needs none), or try again"
+            f"{thing}: the JetStream API didn't answer; its cluster may have no leader now, or "
+            "this user no permission on $JS.API.> (EVENTBUS_PROVISION=off needs none)"
         ) from exc
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from eventbus.drivers.base import Connected, Disconnected, Notify
 from eventbus.drivers.jetstream.credentials import login_of
 from eventbus.drivers.jetstream.link import Link, is_no_responders
-from eventbus.drivers.jetstream.wire import Login, Server
+from eventbus.drivers.jetstream.wire import Login, Server, check_subject
 from eventbus.errors import (
     CertificateError,
     EventBusError,
@@ -58,12 +58,13 @@ class Connection:
         self._notify = notify
         self._link: Link | None = None
         self._standing = asyncio.Event()
+        self._standing.set()
         self._watchers: set[Callable[[], None]] = set()
         self._connected_before = False
         self._announced = False
-        self._closed = False
+        self._closed = True
         self._answered_at = time.monotonic()
-        self._problem = "not connected yet"
+        self._problem = "the driver isn't entered"
         self.server = Server("")
         """Whom we are, or were last, connected to."""
 
@@ -97,6 +98,8 @@ class Connection:
         Raises:
             NotAuthorizedError, CertificateError, SettingsError: Waiting can't mend it.
         """
+        self._closed = False
+        self._standing.clear()
         self._up(await self._connect(first=True))
 
     async def run(self) -> None:
@@ -115,10 +118,14 @@ class Connection:
     def close(self) -> None:
         """Let nobody wait for a link any more; cancelling `run` closes the one there is."""
         self._closed = True
+        self._problem = self._problem or "the driver is closed"
         self._standing.set()
 
     async def link_by(self, deadline: float) -> Link | None:
-        """Return a link that stands, None if there is none by ``deadline`` (loop time)."""
+        """Return a link that stands, None if there is none by ``deadline`` (loop time).
+
+        Nobody waits for a connection that isn't open.
+        """
         link = self.link
         if link is None:
             with suppress(TimeoutError):
@@ -135,6 +142,7 @@ class Connection:
             NotAuthorizedError: The permissions don't cover the subject.
             TimeoutError: No answer.
         """
+        check_subject(subject)
         deadline = asyncio.get_running_loop().time() + within
         link = await self.link_by(deadline)
         if link is None:

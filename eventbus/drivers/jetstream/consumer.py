@@ -1,26 +1,20 @@
 """`PullConsumer`: keeps as many deliveries coming as there are free slots, through every fault.
 
 nats-py's ``fetch`` loses statuses and requests (T2 to T5). Here each pull request carries its
-number and size in its reply subject, idle heartbeats tell that it is alive, and every status of
-the server is answered.
+number and size in its reply subject, idle heartbeats show that it is alive, and each status of
+the server is acted on.
 """
 
 import asyncio
-from collections.abc import Callable
+import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count
 
 from eventbus.drivers.base import ConsumerRecovered, ConsumerSpec, Deliver, Notify
 from eventbus.drivers.jetstream.api import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, Api, ApiError
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.link import Link
-from eventbus.drivers.jetstream.message import (
-    JetStreamDelivery,
-    Lease,
-    Place,
-    nak_body,
-    place_of,
-)
+from eventbus.drivers.jetstream.message import ACK, NAK, JetStreamDelivery, Lease, place_of
 from eventbus.drivers.jetstream.progress import Progress
 from eventbus.drivers.jetstream.topology import Topology
 from eventbus.drivers.jetstream.wire import Raw, Subscription
@@ -30,19 +24,24 @@ __all__ = ("Outside", "PullConsumer")
 
 HEARTBEAT = 2.0
 SILENCE = 2.5 * HEARTBEAT
-"""A pull request of which nothing is heard for so long is lost."""
+"""Pull requests of which nothing is heard for so long are lost."""
 EXPIRES = 30.0
-LOOK_EVERY = 10.0
 TROUBLE = 5.0
 """Trouble that lasts longer than this is a problem of the service."""
+LOOK_EVERY = 10.0
+LOOK_AGAIN = 1.0
 DRAIN_PATIENCE = 0.5
-MISSING_AFTER = 3
-"""So many unanswered pulls make us ask whether the durable is still there."""
+ABSENCES = 3
+"""After so many pulls that nobody took, we ask whether the durable is still there."""
+
+_DELETED = "consumer deleted"
+_MOVED = ("leadership change", "server shutdown")
+_COMPLETE = ("batch completed", "message size exceeds maxbytes")
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What a consumer works with, beside its own spec."""
+    """What the consumers of a driver work with."""
 
     connection: Connection
     api: Api
@@ -50,26 +49,283 @@ class Outside:
     notify: Notify
     stream: str
     lease: Lease
-    """With the consumer's own ack wait."""
+    recreates: bool
+    """Whether a durable that somebody deleted may be created again."""
+
+
+class Trouble:
+    """What a consumer suffers from, and since when."""
+
+    def __init__(self) -> None:
+        self._problem = ""
+        self._since = 0.0
+
+    def begin(self, problem: str) -> None:
+        """Take note of a problem; the first one tells since when."""
+        if not self._problem:
+            self._since = time.monotonic()
+        self._problem = problem
+
+    def end(self) -> str:
+        """Return what it was, empty for nothing, and forget it."""
+        problem, self._problem = self._problem, ""
+        return problem
+
+    @property
+    def lasting(self) -> str:
+        """What it is, once it has lasted; safe to ask from any thread."""
+        return self._problem if time.monotonic() - self._since > TROUBLE else ""
 
 
 class PullConsumer:
-    """One consumer; `run` it in a task."""
+    """One consumer of one durable."""
 
     def __init__(self, spec: ConsumerSpec, deliver: Deliver, outside: Outside) -> None:
         self._spec = spec
         self._deliver = deliver
         self._outside = outside
+        self._loop = asyncio.get_running_loop()
         self._lease = replace(outside.lease, ack_wait=spec.ack_wait)
         self._progress = Progress(outside.stream, spec.durable)
-        self._pull_subject = f"$JS.API.CONSUMER.MSG.NEXT.{outside.stream}.{spec.durable}"
+        self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{outside.stream}.{spec.durable}"
+        self._step = max(1, spec.slots // 4)
+        self._trouble = Trouble()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._subscription: Subscription | None = None
+        self._stopping = False
         self._held: dict[int, JetStreamDelivery] = {}
         self._taken = 0
-        self._back: list[str] = []
-        self._wake = asyncio.Event()
-        self._stopping = False
-        self._stopped = asyncio.Event()
-        self._subscription: Subscription | None = None
-        self._trouble = Trouble(spec.durable)
-        self._reset()
+        self._answers: list[tuple[str, bytes]] = []
         self._epoch = 0
+        self._requested = 0
+        self._heard_at = 0.0
+        self._resume_at = 0.0
+        self._failures = 0
+        self._absent = False
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Begin, in a task of ``group``."""
+        self._task = group.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Ask for no more; what still arrives goes back to the server at once."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if self._subscription is not None:
+            # The server hears of this before the naks, and so gives nothing back to us.
+            await self._subscription.drain(DRAIN_PATIENCE)
+        link = self._outside.connection.link
+        if link is not None:
+            await self._answer(link)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps it from pulling, once that lasts; safe to ask from any thread."""
+        lasting = self._trouble.lasting
+        return f"consumer {self._spec.durable}: {lasting}" if lasting else None
+
+    async def _run(self) -> None:
+        self._outside.connection.watch(self._wake.set)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._look())
+                while True:
+                    link = self._outside.connection.link
+                    if link is not None:
+                        with suppress(NotConnectedError):
+                            await self._serve(link)
+                    else:
+                        await self._pause(HEARTBEAT)
+        finally:
+            self._outside.connection.unwatch(self._wake.set)
+
+    async def _look(self) -> None:
+        """Keep up with how far the durable is, while it can still be asked."""
+        while self._outside.recreates:
+            if self._progress.moved and self._outside.connection.link is not None:
+                with suppress(ApiError, DriverError, TimeoutError):
+                    await self._progress.look(self._outside.api)
+            await asyncio.sleep(LOOK_EVERY if self._progress.known else LOOK_AGAIN)
+
+    async def _serve(self, link: Link) -> None:
+        """Pull over one link until it is lost.
+
+        Raises:
+            NotConnectedError: It was lost.
+        """
+        inbox = link.new_inbox()
+        self._forget_requests()
+        self._subscription = await link.subscribe(f"{inbox}.*.*", self._take)
+        while not link.problem:
+            await self._answer(link)
+            now = self._loop.time()
+            self._check(link, now)
+            if now >= self._resume_at:
+                if self._absent:
+                    await self._recover()
+                await self._request(link, inbox)
+            await self._pause(HEARTBEAT / 2 if now >= self._resume_at else self._resume_at - now)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _request(self, link: Link, inbox: str) -> None:
+        free = self._free()
+        if self._stopping or not self._is_worth_asking(free):
+            return
+        if not self._requested:
+            self._heard_at = self._loop.time()
+        self._requested += free
+        body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
+            free,
+            EXPIRES * 1e9,
+            HEARTBEAT * 1e9,
+        )
+        await link.send(self._pull, body, f"{inbox}.{self._epoch}.{free}")
+
+    def _free(self) -> int:
+        return self._spec.slots - self._taken - self._requested
+
+    def _is_worth_asking(self, free: int) -> bool:
+        """Save requests while enough are under way, and never leave a free slot without one."""
+        return free > 0 and (free >= self._step or not self._requested)
+
+    def _check(self, link: Link, now: float) -> None:
+        if link.is_denied(self._pull):
+            self._trouble.begin(f"{link.server.url} doesn't let us publish to '{self._pull}'")
+        if self._requested and now - self._heard_at > SILENCE:
+            self._trouble.begin(f"no heartbeat for {SILENCE:g} s")
+            self._forget_requests()
+            self._absent = True
+
+    def _forget_requests(self) -> None:
+        """Expect nothing more of the requests made so far; their statuses mean nothing now."""
+        self._epoch += 1
+        self._requested = 0
+
+    async def _answer(self, link: Link) -> None:
+        """Send what `_take` couldn't: it is called from the read loop and must not wait."""
+        while self._answers:
+            reply, body = self._answers.pop()
+            await link.send(reply, body)
+
+    def _take(self, raw: Raw) -> None:
+        self._heard_at = self._loop.time()
+        if raw.reply:
+            self._take_message(raw)
+        elif raw.headers is not None and "Status" in raw.headers:
+            self._take_status(raw, raw.headers.get("Status", ""))
+
+    def _take_message(self, raw: Raw) -> None:
+        place = place_of(raw.reply)
+        if place is None:
+            return
+        self._is_well()
+        self._requested = max(0, self._requested - 1)
+        if self._progress.is_done(place):
+            self._send(raw.reply, ACK)
+        elif self._stopping or self._taken >= self._spec.slots:
+            # More than the slots come where requests thought lost are answered after all.
+            self._send(raw.reply, NAK)
+        else:
+            delivery = JetStreamDelivery(raw, place, self._lease, self._release)
+            older = self._held.get(place.sequence)
+            if older is not None:
+                older.supersede()
+            self._held[place.sequence] = delivery
+            self._taken += 1
+            self._deliver(delivery)
+        if not self._requested:
+            self._wake.set()
+
+    def _send(self, reply: str, body: bytes) -> None:
+        self._answers.append((reply, body))
+        self._wake.set()
+
+    def _release(self, delivery: JetStreamDelivery, known: bool) -> None:
+        """Take a slot back; ``known`` says that the server has taken the ack or term."""
+        self._taken -= 1
+        if self._held.get(delivery.sequence) is delivery:
+            del self._held[delivery.sequence]
+        if known and self._outside.recreates:
+            self._progress.settled(delivery.place)
+        if self._is_worth_asking(self._free()):
+            self._wake.set()
+
+    def _take_status(self, raw: Raw, code: str) -> None:
+        assert raw.headers is not None, "a status is a header"
+        epoch, _, batch = raw.subject.rpartition(".")
+        if not epoch.endswith(f".{self._epoch}"):
+            return
+        if code == "100":
+            self._is_well()
+            return
+        left = raw.headers.get("Nats-Pending-Messages", batch)
+        self._requested = max(0, self._requested - (int(left) if left.isdecimal() else 0))
+        description = raw.headers.get("Description", "").strip()
+        self._wake.set()
+        if code in ("404", "408"):
+            self._is_well()
+        elif code == "503":
+            self._failed("nobody takes its pull requests")
+            self._absent = self._failures >= ABSENCES
+        elif description.lower() not in _COMPLETE:
+            self._refused(code, description)
+
+    def _refused(self, code: str, description: str) -> None:
+        words = description.lower()
+        if words == _DELETED:
+            self._trouble.begin("its durable was deleted")
+            self._forget_requests()
+            self._absent = True
+        elif words in _MOVED:
+            self._failed(words)
+            self._forget_requests()
+        else:
+            self._failed(f"the server refuses its pull requests ({code} {description})")
+
+    def _failed(self, problem: str) -> None:
+        self._trouble.begin(problem)
+        self._resume_at = self._loop.time() + pause_after(self._failures)
+        self._failures += 1
+
+    def _is_well(self) -> None:
+        self._failures = 0
+        problem = self._trouble.end()
+        if problem:
+            self._outside.notify(ConsumerRecovered(self._spec.durable, problem))
+
+    async def _recover(self) -> None:
+        """Create the durable again if it isn't there."""
+        self._absent = False
+        if await self._exists():
+            return
+        try:
+            await self._outside.topology.recreate_consumer(self._spec, self._progress.after)
+        except (EventBusError, TimeoutError) as exc:
+            self._failed(f"its durable was deleted; {exc}")
+            self._absent = True
+        else:
+            self._progress.recreated()
+            self._trouble.begin(
+                f"its durable was deleted; created again after sequence {self._progress.after}"
+            )
+
+    async def _exists(self) -> bool:
+        """Ask; True where nobody can tell."""
+        name = f"{self._outside.stream}.{self._spec.durable}"
+        try:
+            await self._outside.api.call(f"CONSUMER.INFO.{name}")
+        except ApiError as exc:
+            return exc.err_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND)
+        except (DriverError, TimeoutError):
+            return True
+        return True

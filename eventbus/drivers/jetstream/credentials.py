@@ -61,10 +61,10 @@ def _nkey_seed(settings: Settings) -> str | None:
 
 
 def _is_seed(text: str) -> bool:
-    import nkeys
+    import nkeys  # type: ignore[import-untyped]
 
     try:
-        nkeys.from_seed(bytearray(text.encode())).wipe()
+        nkeys.from_seed(bytearray(text.encode()))  # pyright: ignore[reportUnknownMemberType]
     except (nkeys.NkeysError, ValueError):
         return False
     return True

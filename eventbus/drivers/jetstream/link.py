@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 from eventbus.drivers.jetstream.wire import Login, Raw, Server, Subscription, Wire, dial
-from eventbus.errors import DriverError, NotAuthorizedError, NotConnectedError
+from eventbus.errors import NotAuthorizedError, NotConnectedError
 
 __all__ = ("Link", "LostError", "is_no_responders", "is_status")
 
@@ -56,18 +56,21 @@ class Link:
         link = cls(on_lost)
         link._wire = await dial(url, login, on_denied=link._refused, on_lost=link.lose)
         try:
-            link._prefix = link._wire.new_inbox() + "."
-            await link._wire.subscribe(f"{link._prefix}*", link._answered)
-            await link._wire.flush()
-            if link.is_denied(f"{link._prefix}*"):
-                raise NotAuthorizedError(
-                    f"{link.server.url} doesn't let us receive answers; permit this user to "
-                    f"subscribe to '{login.inbox_prefix}.>'"
-                )
+            await link._listen(login.inbox_prefix)
         except BaseException:
             await link.close()
             raise
         return link
+
+    async def _listen(self, inbox_prefix: str) -> None:
+        self._prefix = f"{self.wire.new_inbox()}."
+        await self.wire.subscribe(f"{self._prefix}*", self._answered)
+        await self.wire.flush()
+        if self.is_denied(f"{self._prefix}*"):
+            raise NotAuthorizedError(
+                f"{self.server.url} doesn't let us receive answers; permit this user to "
+                f"subscribe to '{inbox_prefix}.>'"
+            )
 
     @property
     def wire(self) -> Wire:
@@ -98,14 +101,17 @@ class Link:
             NotAuthorizedError: The permissions don't cover the subject.
             TimeoutError: No answer ``within`` so many seconds.
         """
+        if self.problem or self._wire is None:
+            raise NotConnectedError(self.problem)
         self._count += 1
         token = str(self._count)
         future: asyncio.Future[Raw] = self._loop.create_future()
         self._waiting[token] = future, subject
         try:
-            await self.send(subject, body, self._prefix + token, headers)
-        except DriverError:
+            await self._wire.send(subject, body, self._prefix + token, headers)
+        except NotConnectedError as exc:
             del self._waiting[token]
+            self.lose(str(exc))
             raise
         self._expire(token, within)
         return await future
@@ -138,6 +144,10 @@ class Link:
         """
         return await self.wire.subscribe(subject, take)
 
+    def new_inbox(self) -> str:
+        """Return a subject that nobody else uses."""
+        return self.wire.new_inbox()
+
     def is_denied(self, subject: str) -> bool:
         """Tell whether the server has said that the permissions don't cover a subject."""
         return subject.lower() in self._denied
@@ -156,9 +166,7 @@ class Link:
         async with asyncio.TaskGroup() as group:
             ping = group.create_task(self.wire.answers())
             ended = group.create_task(self._ended.wait())
-            await asyncio.wait(
-                (ping, ended), timeout=within, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait((ping, ended), timeout=within, return_when=asyncio.FIRST_COMPLETED)
             if not ping.done():
                 # An event loop that was blocked finds timer and answer due at the same time.
                 await asyncio.wait((ping,), timeout=GRAIN)

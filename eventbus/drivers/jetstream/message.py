@@ -26,7 +26,6 @@ _V2_TOKENS = 11
 """At least; a random one may follow."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_REASON = 200
-_MOST_ATTEMPTS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ class JetStreamDelivery:
         raw: Raw,
         place: Place,
         lease: Lease,
-        release: "Callable[[JetStreamDelivery, bool], None]",
+        release: Callable[["JetStreamDelivery", bool], None],
     ) -> None:
         headers = h.lowered(raw.headers) if raw.headers else {}
         self._message = Message(raw.subject, headers, raw.data, headers.get("nats-msg-id"))
@@ -140,16 +139,9 @@ class JetStreamDelivery:
         return _EPOCH + timedelta(microseconds=self._place.stored_ns // 1000)
 
     @property
-    def attempt(self) -> int:
-        """Which run of the listener this will be, from 1 (DESIGN.md 4.7)."""
-        before = self._message.headers.get(h.ATTEMPT.lower(), "")
-        parked = int(before) if before.isdecimal() and before.isascii() else 0
-        return min(parked, _MOST_ATTEMPTS) + self._place.delivered
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether it was handed to somebody before."""
-        return self._place.delivered > 1
+    def deliveries(self) -> int:
+        """How often the server has handed it out, this time included; not the attempts."""
+        return self._place.delivered
 
     async def ack(self) -> None:
         """Tell the server that it is done with, and wait until the server knows.

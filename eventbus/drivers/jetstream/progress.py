@@ -23,6 +23,11 @@ class Progress:
         self._again: dict[int, int] = {}
 
     @property
+    def known(self) -> bool:
+        """Whether the server has told the floor."""
+        return self._floor is not None
+
+    @property
     def moved(self) -> bool:
         """Whether another `look` would tell something new."""
         return self._floor is None or bool(self._settled)
@@ -40,14 +45,16 @@ class Progress:
         """
         # This order: what is stored between the two questions must not count as done.
         stream = await api.call(f"STREAM.INFO.{self._stream}", timeout=LOOK_UP)
+        last = number(table(stream.get("state")).get("last_seq"))
         info = await api.call(f"CONSUMER.INFO.{self._stream}.{self._durable}", timeout=LOOK_UP)
         if number(info.get("num_ack_pending")):
             floor = number(table(info.get("ack_floor")).get("stream_seq"))
         elif number(info.get("num_pending")):
             floor = number(table(info.get("delivered")).get("stream_seq"))
         else:
-            floor = number(table(stream.get("state")).get("last_seq"))
-        self._floor = max(floor, self._floor or 0)
+            floor = last
+        known = self._floor or 0
+        self._floor = max(floor, known) if known <= last else floor  # else: a stream made anew
         self._settled = {
             sequence: stored for sequence, stored in self._settled.items() if sequence > floor
         }

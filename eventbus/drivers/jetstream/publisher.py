@@ -5,14 +5,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from eventbus import headers as h
 from eventbus.drivers.base import Receipt
 from eventbus.drivers.jetstream.api import Api, ApiError, Table, number, table, text
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.link import Link, LostError, is_no_responders
-from eventbus.drivers.jetstream.wire import Raw, check_headers
+from eventbus.drivers.jetstream.wire import Raw, check_headers, check_subject
 from eventbus.envelope import Message
 from eventbus.errors import (
     BackpressureError,
@@ -22,7 +21,6 @@ from eventbus.errors import (
     NotConnectedError,
     PayloadTooLargeError,
     PublishError,
-    SubjectError,
 )
 from eventbus.settings import Settings
 
@@ -30,8 +28,6 @@ __all__ = ("DRIVER", "Publisher")
 
 DRIVER = "jetstream"
 MESSAGE_ID = "Nats-Msg-Id"
-LONGEST_SUBJECT = 1024
-"""Far below the server's control line of 4096, over which it ends the connection (T8)."""
 LOOK_UP = 1.0
 NO_ROOM = frozenset({10023, 10028, 10047, 10077})
 """Insufficient resources, memory or storage; the stream's own limits."""
@@ -40,7 +36,6 @@ PASSING = frozenset({10158})
 _SERVER_FAULT = 500
 
 _STORED = re.compile(rb'\{"stream":"([^"]+)", ?"seq":(\d+)\}')
-_SUBJECT = re.compile(r"[!-)+\-/-=?-~]+(\.[!-)+\-/-=?-~]+)*")
 
 
 @dataclass(slots=True)
@@ -48,6 +43,7 @@ class _Emit:
     """What is known of one message while it is tried."""
 
     message: Message
+    headers: Mapping[str, str] | None
     started: float
     sent: int = 0
     unanswered: int = 0
@@ -57,11 +53,16 @@ class _Emit:
 
     @property
     def name(self) -> str:
-        return self.message.headers.get(h.TYPE) or self.message.subject
+        return _name_of(self.message)
 
     @property
     def id(self) -> str:
-        return self.message.id or self.message.headers.get(h.ID, "")
+        return _id_of(self.message)
+
+    @property
+    def failures(self) -> int:
+        """Tries that were refused."""
+        return self.sent - self.unanswered
 
 
 class Publisher:
@@ -76,42 +77,53 @@ class Publisher:
     async def publish(self, message: Message, *, headroom: int) -> Receipt:
         """Store a message; see `eventbus.drivers.base.Driver.publish`."""
         headers = self._checked(message, headroom)
-        loop = asyncio.get_running_loop()
-        emit = _Emit(message, loop.time())
-        deadline = emit.started + self._patience
-        while (link := await self._connection.link_by(deadline)) is not None:
-            within = min(self._per_try, deadline - loop.time())
-            raw = await self._try(emit, link, headers, within)
-            if raw is not None:
-                stored = _STORED.fullmatch(raw.data)
-                if stored is not None:
-                    return _receipt(emit, stored[1].decode(), int(stored[2]))
-                receipt = _considered(emit, raw)
-                if receipt is not None:
-                    return receipt
-                await asyncio.sleep(min(pause_after(emit.sent - emit.unanswered), within))
-        raise await self._given_up(emit, loop.time() - emit.started)
+        emit = _Emit(message, headers, asyncio.get_running_loop().time())
+        link = self._connection.link
+        receipt = None if link is None else await self._try(emit, link, self._per_try)
+        return receipt or await self._persist(emit)
 
-    def _checked(self, message: Message, headroom: int) -> Mapping[str, str]:
+    def _checked(self, message: Message, headroom: int) -> Mapping[str, str] | None:
         """Return the headers to send; what the server would end the connection for stays here."""
-        _check_subject(message.subject)
+        check_subject(message.subject)
         headers: Mapping[str, str] = message.headers
         if message.id is not None:
             headers = {**headers, MESSAGE_ID: message.id}
         size = len(message.body) + check_headers(headers)
         limit = self._connection.server.max_payload - headroom
         if size > limit:
-            name = message.headers.get(h.TYPE) or message.subject
-            raise PayloadTooLargeError(name=name, size=size, limit=limit)
-        return headers
+            raise PayloadTooLargeError(name=_name_of(message), size=size, limit=limit)
+        return headers or None
 
-    async def _try(
-        self, emit: _Emit, link: Link, headers: Mapping[str, str], within: float
-    ) -> Raw | None:
+    async def _persist(self, emit: _Emit) -> Receipt:
+        """Try until the emit timeout, counted from the first try."""
+        loop = asyncio.get_running_loop()
+        deadline = emit.started + self._patience
+        while True:
+            await self._pause(emit, deadline)
+            link = await self._connection.link_by(deadline)
+            if link is None:
+                raise await self._given_up(emit, loop.time() - emit.started)
+            within = min(self._per_try, deadline - loop.time())
+            receipt = await self._try(emit, link, within)
+            if receipt is not None:
+                return receipt
+
+    async def _pause(self, emit: _Emit, deadline: float) -> None:
+        """Wait after a refusal; a try without an answer has waited already."""
+        if emit.failures:
+            left = deadline - asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0, min(pause_after(emit.failures), left)))
+
+    async def _try(self, emit: _Emit, link: Link, within: float) -> Receipt | None:
+        """Return the receipt, None to try again.
+
+        Raises:
+            PublishError, NotAuthorizedError: The server refused it, and would again.
+        """
         message = emit.message
         emit.sent += 1
         try:
-            return await link.ask(message.subject, message.body, headers, within=within)
+            raw = await link.ask(message.subject, message.body, emit.headers, within=within)
         except TimeoutError:
             emit.unanswered += 1
             emit.problem = f"no answer for {within:.1f} s"
@@ -121,6 +133,11 @@ class Publisher:
         except NotConnectedError as exc:
             emit.sent -= 1
             emit.problem = str(exc)
+        else:
+            stored = _STORED.fullmatch(raw.data)
+            if stored is None:
+                return _considered(emit, raw)
+            return Receipt(emit.id, stored[1].decode(), int(stored[2]), driver=DRIVER)
         return None
 
     async def _given_up(self, emit: _Emit, after: float) -> DriverError:
@@ -149,21 +166,12 @@ class Publisher:
         return not found.get("streams")
 
 
-@lru_cache(maxsize=4096)
-def _check_subject(subject: str) -> None:
-    """Refuse what NATS would store literally, answer with a closed connection, or not at all."""
-    if len(subject) > LONGEST_SUBJECT:
-        problem = f"is {len(subject)} characters long, {LONGEST_SUBJECT} are allowed"
-        raise SubjectError(value=f"{subject[:40]}...", problem=problem)
-    if not _SUBJECT.fullmatch(subject):
-        problem = "can't be published to: use tokens of printable ASCII, without '*' and '>'"
-        raise SubjectError(value=subject, problem=problem)
+def _name_of(message: Message) -> str:
+    return message.headers.get(h.TYPE) or message.subject
 
 
-def _receipt(emit: _Emit, stream: str, sequence: int, *, duplicate: bool = False) -> Receipt:
-    # After a try without an answer, that try is what the server remembers.
-    known = duplicate and not emit.unanswered
-    return Receipt(emit.id, stream, sequence, duplicate=known, driver=DRIVER)
+def _id_of(message: Message) -> str:
+    return message.id or message.headers.get(h.ID, "")
 
 
 def _considered(emit: _Emit, raw: Raw) -> Receipt | None:
@@ -180,8 +188,9 @@ def _considered(emit: _Emit, raw: Raw) -> Receipt | None:
     error = table(answer.get("error"))
     stream = text(answer.get("stream"))
     if not error:
-        duplicate = answer.get("duplicate") is True
-        return _receipt(emit, stream, number(answer.get("seq")), duplicate=duplicate)
+        # After a try without an answer, that try is what the server remembers.
+        duplicate = answer.get("duplicate") is True and not emit.unanswered
+        return Receipt(emit.id, stream, number(answer.get("seq")), duplicate, DRIVER)
     code, problem = number(error.get("err_code")), text(error.get("description"))
     if code in NO_ROOM:
         raise _certain(emit, BackpressureError(stream=stream or "?", problem=problem))

@@ -45,7 +45,12 @@ _NEEDED_LEVEL = 2
 _RELEASES = {0: "2.10 or older", 1: "2.11", 2: "2.12", 3: "2.12", 4: "2.14", 5: "2.15"}
 _LEVEL_OF_FIELD = {"allow_batched": 4}
 """A server refuses a field that it doesn't know, so these are left out below their level."""
-_LEVEL_OF_FEATURE = {"fast ingest": 4, "cron schedules": 4}
+_MISSING: Mapping[int, tuple[str, ...]] = {
+    2: ("fast ingest", "cron schedules"),
+    # Releases of this level (2.12.8) refuse to source what a schedule fired (error 10188), and
+    # then nothing else that waits in EVENTS_LATER comes through either.
+    3: ("fast ingest", "cron schedules", "schedules"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,8 @@ class ServerInfo:
     """The release of that level, like ``"2.15"``; empty where nobody asked."""
     level: int
     missing: tuple[str, ...] = ()
-    """Features of the bus that this server doesn't have."""
+    """What this server doesn't have, of ``fast ingest``, ``cron schedules`` and ``schedules``;
+    without the last one, nothing may be parked or delayed through EVENTS_LATER."""
 
 
 NOT_ASKED = ServerInfo(version="", level=0)
@@ -72,8 +78,7 @@ def negotiated(level: int) -> ServerInfo:
     version = _RELEASES.get(level, f"newer than {_RELEASES[max(_RELEASES)]}")
     if level < _NEEDED_LEVEL:
         raise ServerTooOldError(found=version, needed=_NEEDED)
-    missing = tuple(name for name, needed in _LEVEL_OF_FEATURE.items() if level < needed)
-    return ServerInfo(version=version, level=level, missing=missing)
+    return ServerInfo(version=version, level=level, missing=_MISSING.get(level, ()))
 
 
 def declared_streams(settings: Settings, level: int) -> tuple[Table, ...]:

@@ -48,7 +48,8 @@ class Topology:
             return streams.NOT_ASKED
         with translated("account"):
             try:
-                answer = await self._api.call("INFO")
+                # Soon again: a cluster that is electing its leader doesn't answer.
+                answer = await self._api.call("INFO", timeout=2.0)
             except ApiError as exc:
                 if exc.err_code in codes.NO_JETSTREAM:
                     raise NoJetStreamError(server=_hosts(self._settings)) from exc
@@ -258,8 +259,8 @@ class Topology:
         if known <= arrived:
             return ()
         return (
-            f"{known - arrived} events of {_listed(added)} stored up to sequence {last} are "
-            "skipped, replay them if the listener needs them",
+            f"it skips {known - arrived} of {known} stored on {_listed(added)} up to sequence "
+            f"{last}, replay them if the listener needs them",
         )
 
     def _refuse_outside(self, thing: str, filters: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, cast
 from urllib.parse import urlsplit
@@ -28,19 +29,32 @@ from eventbus.errors import (
     NotAuthorizedError,
     NotConnectedError,
     SettingsError,
+    SubjectError,
 )
 
-__all__ = ("Login", "Raw", "Server", "Subscription", "Wire", "check_headers", "dial")
+__all__ = (
+    "Login",
+    "Raw",
+    "Server",
+    "Subscription",
+    "Wire",
+    "check_headers",
+    "check_subject",
+    "dial",
+)
 
 PING_INTERVAL = 5
 MAX_OUTSTANDING_PINGS = 2
 FLUSH_PATIENCE = 5
+LONGEST_SUBJECT = 1024
+"""Far below the server's control line of 4096, over which it ends the connection (T8)."""
 CLOSE_PATIENCE = 0.5
 A_DAY = 86400
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 _UNAUTHORIZED = re.compile(r"authorization violation|authentication (expired|revoked)", re.I)
-_HEADER_NAMES = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
+_SUBJECT = re.compile(r"[!-)+\-/-=?-~]+(\.[!-)+\-/-=?-~]+)*")
+_HEADER_NAMES = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_LINES = len(b"NATS/1.0\r\n") + len(b"\r\n")
 _PER_HEADER = len(b": ") + len(b"\r\n")
 
@@ -100,16 +114,36 @@ class Server:
     """Host and port of the other servers of the cluster, as this one told."""
 
 
+@lru_cache(maxsize=4096)
+def check_subject(subject: str) -> None:
+    """Refuse what NATS would store literally, answer with a closed connection, or not at all."""
+    if len(subject) > LONGEST_SUBJECT:
+        problem = f"is {len(subject)} characters long, {LONGEST_SUBJECT} are allowed"
+        raise SubjectError(value=f"{subject[:40]}...", problem=problem)
+    if not _SUBJECT.fullmatch(subject):
+        problem = "can't be published to: use tokens of printable ASCII, without '*' and '>'"
+        raise SubjectError(value=subject, problem=problem)
+
+
 def check_headers(headers: Mapping[str, str]) -> int:
     """Return how many bytes headers take on the wire.
 
     Raises:
         HeaderError: A name or value that would arrive changed (T20), or not at all.
     """
-    names, values = "".join(headers), "".join(headers.values())
-    if not (values.isascii() and values.isprintable() and _HEADER_NAMES.fullmatch(names)):
+    values = "".join(headers.values())
+    names = _size_of_names(tuple(headers))
+    if names is None or not (values.isascii() and values.isprintable()):
         raise _header_error(headers)
-    return _HEADER_LINES + len(names) + len(values) + _PER_HEADER * len(headers)
+    return names + len(values)
+
+
+@lru_cache(maxsize=1024)
+def _size_of_names(names: tuple[str, ...]) -> int | None:
+    """Return the bytes of all but the values; None where a name isn't one. Few sets recur."""
+    if not all(_HEADER_NAMES.fullmatch(name) for name in names):
+        return None
+    return _HEADER_LINES + sum(map(len, names)) + _PER_HEADER * len(names)
 
 
 def _header_error(headers: Mapping[str, str]) -> HeaderError:
@@ -136,14 +170,15 @@ class _Client(Client):
     ) -> Msg:
         if not subject.isascii():
             subject = subject.decode(errors="replace").encode()
-        return cast("Msg", super()._build_message(sid, subject, reply, data, headers))
+        message: Msg = super()._build_message(sid, subject, reply, data, headers)
+        return message
 
     @override
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         if not headers:
             return None
         try:
-            return await super()._process_headers(headers)
+            return await super()._process_headers(headers)  # pyright: ignore[reportUnknownMemberType]
         except (UnicodeDecodeError, IndexError):
             return None  # no headers: it isn't an event, and becomes a dead letter
 
@@ -151,14 +186,16 @@ class _Client(Client):
 class Subscription:
     """Interest in a subject, until it is ended or the connection breaks."""
 
-    def __init__(self, subscription: NatsSubscription) -> None:
+    def __init__(self, subscription: NatsSubscription, end: Callable[[object], None]) -> None:
         self._subscription = subscription
+        self._end = end
 
     async def drain(self, patience: float) -> None:
         """End it; returns once what the server had sent before was handed over."""
         with suppress(TimeoutError, nats.errors.Error):
             async with asyncio.timeout(patience):
-                await self._subscription.drain()
+                await self._subscription.drain()  # type: ignore[no-untyped-call]
+                self._end(self)
 
     def abandon(self) -> None:
         """End the task behind it; nats-py leaves it where its own close fails half-way."""
@@ -177,7 +214,7 @@ class Wire:
         self._on_lost = on_lost
         self._client = _Client()
         self._errors: list[Exception] = []
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: set[Subscription] = set()
         self.server = Server("")
 
     async def connect(self, url: str, login: Login) -> None:
@@ -226,6 +263,7 @@ class Wire:
             user_credentials=login.creds,
             tls=login.tls,
             tls_hostname=login.tls_hostname,
+            skip_subject_validation=True,  # `check_subject` is stricter, and remembers
         )
         self._require_tls(login)
 
@@ -289,13 +327,13 @@ class Wire:
 
         try:
             # No limits: beyond one, nats-py drops what the server counts as delivered (T17).
-            made = await self._client.subscribe(
+            made = await self._client.subscribe(  # pyright: ignore[reportUnknownMemberType]
                 subject, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0
             )
         except nats.errors.Error as exc:
             raise NotConnectedError(f"{self.server.url}: {_text(exc)}") from exc
-        subscription = Subscription(made)
-        self._subscriptions.append(subscription)
+        subscription = Subscription(made, self._subscriptions.discard)
+        self._subscriptions.add(subscription)
         return subscription
 
     def new_inbox(self) -> str:

@@ -1,0 +1,1 @@
+"""``eventbus demo``: the whole system with traffic, and an account of what became of it."""

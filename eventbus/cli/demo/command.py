@@ -1,0 +1,5 @@
+import typer
+
+
+def demo() -> None:
+    """Demo."""

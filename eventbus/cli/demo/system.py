@@ -1,0 +1,206 @@
+"""The system that the demo runs: a server and a process for each service, in a temporary folder."""
+
+import asyncio
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from eventbus.cli.children import Child, environment
+from eventbus.cli.demo.http import UnreachableError, get
+from eventbus.cli.demo.scrape import Samples, parse
+from eventbus.embedded import NatsServer
+from eventbus.errors import ConfigurationError, EventBusError
+from eventbus.loading import search_working_directory
+
+__all__ = ("SERVICES", "ServiceEndedError", "System", "forget_settings", "require_services", "running")
+
+SERVICES = ("audit", "notification", "triage", "user", "vendor", "payment", "webhooks")
+"""Listeners first, so that they are there when the first event is."""
+HTTP = frozenset(("user", "vendor", "payment", "webhooks"))
+START_PATIENCE = 60.0
+POLL = 0.05
+GRACE = 5.0
+LOG_TAIL = 15
+_KEPT = ("EVENTBUS_NATS_SERVER", "EVENTBUS_TRACING", "EVENTBUS_LOG_LEVEL")
+_SETTINGS = ("EVENTBUS_", "NATS_", "APP_EVENT_", "EVENTS_", "EVENT_RETRY_")
+
+
+class ServiceEndedError(EventBusError):
+    """A service of the demo ended by itself, or didn't become ready."""
+
+    code = "demo.service"
+
+
+def require_services() -> Path:
+    """Return the folder that holds the services, which is the working directory.
+
+    Raises:
+        ConfigurationError: They aren't there.
+    """
+    search_working_directory()
+    missing = [name for name in SERVICES if not _found(f"services.{name}")]
+    if missing:
+        raise ConfigurationError(
+            "the demo runs the example services of the eventbus repository, and "
+            f"{_listed(missing)} isn't in {Path.cwd()}; run it in a clone of the repository, "
+            "where 'make demo' sets up what it needs"
+        )
+    return Path.cwd()
+
+
+def _found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _listed(missing: list[str]) -> str:
+    return "services/" if len(missing) == len(SERVICES) else f"services/{missing[0]}"
+
+
+@dataclass(slots=True)
+class System:
+    """The running server and services."""
+
+    server: NatsServer
+    folder: Path
+    secret: str
+    """What GitHub's deliveries are signed with."""
+    children: dict[str, Child] = field(default_factory=dict)
+    http: dict[str, str] = field(default_factory=dict)
+    """Where the services answer, by name."""
+    metrics: dict[str, str] = field(default_factory=dict)
+    """Where their metrics are."""
+
+    @property
+    def audit_database(self) -> Path:
+        """The audit service's database."""
+        return self.folder / "audit.sqlite3"
+
+    @property
+    def maildir(self) -> Path:
+        """Where mails are delivered to."""
+        return self.folder / "maildir"
+
+    def log(self, service: str) -> Path:
+        """Return the log file of a service."""
+        return self.folder / f"{service}.log"
+
+    async def scrape(self) -> dict[str, Samples]:
+        """Return what every service counts now, by its name.
+
+        Raises:
+            UnreachableError: One doesn't answer.
+        """
+        answers = await asyncio.gather(*(get(url) for url in self.metrics.values()))
+        return {
+            name: parse(answer.body.decode())
+            for name, answer in zip(self.metrics, answers, strict=True)
+        }
+
+    async def ready(self) -> None:
+        """Wait until every service answers and is ready.
+
+        Raises:
+            ServiceEndedError: One isn't within a minute.
+        """
+        deadline = asyncio.get_running_loop().time() + START_PATIENCE
+        for name in SERVICES:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    while not await self._is_ready(name):
+                        await asyncio.sleep(POLL)
+            except TimeoutError as exc:
+                raise ServiceEndedError(
+                    self._explained(name, f"wasn't ready in {START_PATIENCE:g} s")
+                ) from exc
+
+    async def _is_ready(self, name: str) -> bool:
+        if name not in self.metrics or (name in HTTP and name not in self.http):
+            return False
+        try:
+            answer = await get(self.metrics[name].replace("/metrics", "/readyz"))
+        except UnreachableError:
+            return False
+        return answer.status == 200
+
+    async def keep(self, child: Child) -> None:
+        """Run a child until it ends.
+
+        Raises:
+            ServiceEndedError: It ended by itself.
+        """
+        with self.log(child.name).open("ab") as log:
+            await child.start(folder=self.folder, errors=log)
+        code = await child.read(self._note)
+        if not child.stopping:
+            raise ServiceEndedError(self._explained(child.name, f"ended with code {code}"))
+
+    def _note(self, line: str) -> None:
+        """Remember an address that a service prints, ``<name> http|metrics <url>``."""
+        match line.split(" "):
+            case [name, "http", url]:
+                self.http[name] = url
+            case [name, "metrics", url]:
+                self.metrics[name] = url
+            case _:
+                pass
+
+    def _explained(self, name: str, problem: str) -> str:
+        lines = self.log(name).read_text(errors="replace").splitlines()[-LOG_TAIL:]
+        return "\n  ".join([f"service '{name}' {problem}; it logged:", *(lines or ["nothing"])])
+
+
+@asynccontextmanager
+async def running(root: Path) -> AsyncIterator[System]:
+    """Run the services that lie in ``root``; what they leave is removed at the end.
+
+    Raises:
+        ServiceEndedError: One ended by itself, at any time.
+        ServerNotFoundError, ServerStartError: There is no server to run on.
+    """
+    with tempfile.TemporaryDirectory(prefix="eventbus-demo-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        async with NatsServer(store=folder / "nats") as server:
+            system = System(server, folder, secrets.token_hex(16))
+            env = _environment(system, root)
+            async with asyncio.TaskGroup() as group:
+                for name in SERVICES:
+                    child = Child(name, (f"services.{name}:events",), env)
+                    system.children[name] = child
+                    group.create_task(system.keep(child))
+                try:
+                    yield system
+                finally:
+                    await asyncio.gather(
+                        *(child.stop(GRACE + 1) for child in system.children.values())
+                    )
+
+
+def forget_settings() -> None:
+    """Remove the user's own settings from this process: the demo is a bus for itself."""
+    for name in list(os.environ):
+        if name.startswith(_SETTINGS) and name not in _KEPT:
+            del os.environ[name]
+
+
+def _environment(system: System, root: Path) -> dict[str, str]:
+    """Return the services' environment; they run where no ``.env`` is, and find code by path."""
+    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    return environment(
+        system.server.url,
+        PYTHONPATH=path,
+        EVENTBUS_AUDIT_DATABASE=str(system.audit_database),
+        EVENTBUS_MAILDIR=str(system.maildir),
+        EVENTBUS_WEBHOOK_SECRET=system.secret,
+        EVENTBUS_METRICS_PORT="0",
+        EVENTBUS_HTTP_PORT="0",
+        EVENTBUS_GRACE=str(GRACE),
+        EVENTBUS_LOG_FORMAT="json",
+    )

@@ -1,0 +1,196 @@
+"""`JetStreamDriver`: the parts of this package behind `eventbus.drivers.base.Driver`."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import datetime
+from itertools import count
+from typing import Self
+
+from eventbus import headers as h
+from eventbus.attempts import AttemptLog
+from eventbus.drivers.base import (
+    HEADROOM,
+    Consumer,
+    ConsumerSpec,
+    Deliver,
+    DriverSignal,
+    Features,
+    Notify,
+    Receipt,
+    Status,
+)
+from eventbus.drivers.jetstream.admin import Admin, Reply, replies
+from eventbus.drivers.jetstream.api import Api
+from eventbus.drivers.jetstream.attempt_log import KeyValueAttempts
+from eventbus.drivers.jetstream.connection import Connection, pause_after
+from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
+from eventbus.drivers.jetstream.message import Lease
+from eventbus.drivers.jetstream.publisher import DRIVER, Publisher
+from eventbus.drivers.jetstream.topology import Topology
+from eventbus.envelope import Message
+from eventbus.errors import DriverError, NotConnectedError
+from eventbus.settings import Settings
+
+__all__ = ("JetStreamDriver",)
+
+
+class JetStreamDriver:
+    """Events on NATS JetStream.
+
+    At least once: an event is acknowledged to the emitter once the stream has it, and delivered
+    until it is acknowledged. It recovers from every fault of the broker by itself, and `status`
+    says meanwhile what is wrong. Enter it and leave it in the same task.
+    """
+
+    def __init__(self, settings: Settings, *, service: str) -> None:
+        self._settings = settings
+        self._watchers: list[Notify] = []
+        self._tasks = asyncio.TaskGroup()
+        self._consumers: dict[str, PullConsumer] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._connection = Connection(settings, service, self._notify)
+        self._api = Api(self._connection.request)
+        self._topology = Topology(self._api, settings, self._notify)
+        self._publisher = Publisher(self._connection, self._api, settings)
+        self._attempts = KeyValueAttempts(
+            self._api, self._publisher, settings.subjects.attempts_bucket
+        )
+        self.admin = Admin(self._api, settings, self._replies)
+        """What an operator may ask."""
+
+    @property
+    def name(self) -> str:
+        """How settings, receipts and metrics call it."""
+        return DRIVER
+
+    @property
+    def features(self) -> Features:
+        """What it can do."""
+        return Features(durable=True, delay=True, schedules=True)
+
+    @property
+    def attempts(self) -> AttemptLog:
+        """Where it keeps the failed attempts of deliveries."""
+        return self._attempts
+
+    def watch(self, notify: Notify) -> None:
+        """Tell ``notify`` of every later signal; call it before entering."""
+        self._watchers.append(notify)
+
+    async def __aenter__(self) -> Self:
+        """Connect, and check or create the streams; see `eventbus.drivers.base.Driver`."""
+        await self._connection.open()
+        async with AsyncExitStack() as undo:
+            await self._tasks.__aenter__()
+            undo.push_async_callback(self._close)
+            self._keeper = self._tasks.create_task(self._connection.run())
+            await self._patiently(self._topology.ensure_server)
+            await self._patiently(self._topology.ensure_streams)
+            undo.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close; within a second, also where the server doesn't answer."""
+        await self._close()
+
+    async def provision(self, consumers: Sequence[ConsumerSpec]) -> None:
+        """Create, compare or check the durables, by the provisioning mode.
+
+        Raises:
+            TopologyError: One differs in a way that isn't ours to change.
+        """
+        await self._patiently(lambda: self._topology.ensure_consumers(consumers))
+
+    async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
+        """Store a message and return once the server says that it is stored.
+
+        Raises:
+            NotConnectedError: There was no connection in all the emit timeout: it isn't stored.
+            DriverError: As `eventbus.drivers.base.Driver.publish`.
+            HeaderError, SubjectError: Before the wire; it can't be carried.
+        """
+        return await self._publisher.publish(message, headroom=headroom)
+
+    async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
+        """Store a message so that it is published to its subject at a time, not before.
+
+        Raises as `publish` does.
+        """
+        subjects = self._settings.subjects
+        target = message.subject
+        if target.startswith(subjects.prefix):
+            # A schedule fires into its own stream; the stream of events takes it over from there.
+            target = subjects.due(target.removeprefix(subjects.prefix))
+        headers = {
+            **message.headers,
+            "Nats-Schedule": f"@at {h.render_time(at)}",
+            "Nats-Schedule-Target": target,
+            "Nats-TTL": "never",  # else it would die at the stream's max_age
+        }
+        held = replace(message, subject=holder, headers=headers)
+        return await self._publisher.publish(held, headroom=HEADROOM)
+
+    async def stored(self, receipt: Receipt) -> Message | None:
+        """Return the message that a receipt speaks of; None where it is gone."""
+        return await self.admin.message(receipt.stream, receipt.sequence)
+
+    async def consume(self, consumer: ConsumerSpec, deliver: Deliver) -> Consumer:
+        """Start a consumer whose durable is provisioned; the driver owns its tasks."""
+        started = PullConsumer(consumer, deliver, self._outside())
+        started.start(self._tasks)
+        self._consumers[consumer.durable] = started
+        return started
+
+    def status(self) -> Status:
+        """Return what is known now; no I/O, safe to call from any thread."""
+        connection = self._connection.problem
+        if connection is not None:
+            return Status((connection,))
+        problems = (one.problem for one in list(self._consumers.values()))
+        return Status(tuple(problem for problem in problems if problem is not None))
+
+    def _outside(self) -> Outside:
+        settings = self._settings
+        return Outside(
+            connection=self._connection,
+            api=self._api,
+            topology=self._topology,
+            notify=self._notify,
+            stream=settings.subjects.stream,
+            lease=Lease(self._connection, 0.0, settings.emit_timeout, settings.publish_timeout),
+            recreates=settings.provision == "auto",
+        )
+
+    def _notify(self, signal: DriverSignal) -> None:
+        for notify in self._watchers:
+            notify(signal)
+
+    async def _patiently(self, step: Callable[[], Awaitable[object]]) -> None:
+        """Take a step of the start again while the server can't be asked."""
+        for failures in count():
+            try:
+                await step()
+            except DriverError as exc:
+                if not exc.retryable:
+                    raise
+                await asyncio.sleep(pause_after(failures))
+            else:
+                return
+
+    async def _replies(self, subject: str, payload: bytes) -> AsyncGenerator[Reply, None]:
+        link = self._connection.link
+        if link is None:
+            raise NotConnectedError(self._connection.problem or "not connected to NATS")
+        async for reply in replies(link, subject, payload):
+            yield reply
+
+    async def _close(self) -> None:
+        self._connection.close()
+        for consumer in self._consumers.values():
+            await consumer.stop()
+        if self._keeper is not None:
+            self._keeper.cancel()
+        # Without the exception that ends the caller's block: it isn't one of our tasks'.
+        await self._tasks.__aexit__(None, None, None)

@@ -1,0 +1,160 @@
+"""Carry out a decision: the one place that calls ack, nak and term (DESIGN.md 4.1)."""
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import assert_never
+
+from eventbus import deadletter
+from eventbus import headers as h
+from eventbus.attempts import Attempts, Verdict
+from eventbus.clock import Clock
+from eventbus.deadletter import Origin
+from eventbus.delivery import Ack, DeadLetter, Decision, Delivery, Drop, Nak, Outcome, Park
+from eventbus.drivers.base import Driver
+from eventbus.envelope import Envelope
+from eventbus.errors import DriverError, PayloadTooLargeError
+from eventbus.subject import Subjects
+from eventbus.subscription import Subscription
+
+__all__ = ("Run", "Settler")
+
+STAY_DELAY = 5.0
+"""Delay before a delivery that couldn't be settled, or its dead letter stored, is tried again."""
+
+
+@dataclass(slots=True)
+class Run:
+    """What is known of one delivery while it is dispatched."""
+
+    delivery: Delivery
+    name: str
+    envelope: Envelope | None = None
+    verdict: Verdict = field(default_factory=lambda: Verdict(attempt=0))
+    """Which attempt it is; 0 where the listener was never reached."""
+    begun: bool = False
+    error: Exception | None = None
+    duration: float = 0.0
+
+
+class Settler:
+    """Settles the deliveries of one subscription."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        driver: Driver,
+        subjects: Subjects,
+        clock: Clock,
+        attempts: Attempts,
+    ) -> None:
+        self._subscription = subscription
+        self._driver = driver
+        self._subjects = subjects
+        self._clock = clock
+        self._attempts = attempts
+
+    async def settle(self, run: Run, decision: Decision) -> Outcome:
+        """Carry out a decision and return how the delivery ended.
+
+        Raises:
+            DriverError: The server couldn't be told; it will deliver the message again.
+        """
+        match decision:
+            case Ack():
+                await run.delivery.ack()
+                outcome = Outcome.OK
+            case Drop():
+                await run.delivery.ack()
+                outcome = Outcome.DROPPED
+            case Nak(delay=delay):
+                await self._retry(run, delay)
+                return Outcome.RETRY
+            case Park(delay=delay):
+                if not await self._is_scheduled(run, delay):
+                    # The original waits instead, in a pending place of the consumer.
+                    await self._retry(run, delay)
+                    return Outcome.RETRY
+                await run.delivery.ack()
+                outcome = Outcome.PARK
+            case DeadLetter():
+                await self._bury(run, decision)
+                outcome = Outcome.DEAD
+            case _:
+                assert_never(decision)
+        await self._attempts.settled(run.delivery)
+        return outcome
+
+    async def hand_back(self, run: Run) -> None:
+        """Give a delivery back at a stop: it is neither an attempt nor under suspicion."""
+        if run.begun:
+            await self._attempts.returned(run.delivery, run.verdict)
+        await self._give_back(run, 0.0)
+
+    async def give_up(self, run: Run) -> None:
+        """Let go of a delivery that couldn't be settled; the server hands it out again."""
+        await self._give_back(run, STAY_DELAY)
+
+    async def _give_back(self, run: Run, delay: float) -> None:
+        # Where the server can't be told, the lease runs out and it hands the event out again.
+        with suppress(DriverError):
+            await run.delivery.nak(delay)
+
+    async def _retry(self, run: Run, delay: float) -> None:
+        if run.begun:
+            await self._attempts.failed(run.delivery, run.verdict)
+        else:
+            await self._attempts.returned(run.delivery, run.verdict)
+        await run.delivery.nak(delay)
+
+    async def _is_scheduled(self, run: Run, delay: float) -> bool:
+        """Schedule the retry for this listener alone; the caller then acknowledges the original."""
+        one, delivery = self._subscription, run.delivery
+        stored_ns = int(delivery.stored_at.timestamp() * 1_000_000) * 1000
+        place = f"{one.durable}:{delivery.stream}:{delivery.sequence}:{stored_ns}"
+        headers = {
+            name: value
+            for name, value in delivery.message.headers.items()
+            if not name.startswith("nats-") and name != h.ATTEMPT.lower()
+        }
+        headers[h.ATTEMPT] = str(run.verdict.attempt)
+        retry = replace(
+            delivery.message,
+            subject=self._subjects.retry(one.service, one.listener, run.name),
+            headers=headers,
+            id=f"park:{place}:{run.verdict.attempt}",
+        )
+        holder = self._subjects.parked(one.service, one.listener, delivery.sequence)
+        at = self._clock.now() + timedelta(seconds=delay)
+        try:
+            await self._driver.schedule(retry, at=at, holder=holder)
+        except DriverError:
+            return False
+        return True
+
+    async def _bury(self, run: Run, decision: DeadLetter) -> None:
+        """Store the dead letter, then terminate the original.
+
+        Raises:
+            DriverError: The letter can't be stored; the original stays.
+        """
+        one, delivery = self._subscription, run.delivery
+        failure = deadletter.failure_of(
+            delivery,
+            Origin(one.service, one.listener, self._subjects.event(run.name)),
+            attempts=run.verdict.attempt if run.begun else max(0, run.verdict.attempt - 1),
+            reason=decision.reason,
+            error=run.error or decision.detail,
+            now=self._clock.now(),
+        )
+        subject = self._subjects.dead_letter(one.service, one.listener, run.name)
+        id = deadletter.dead_letter_id(one.durable, delivery)
+        letter = deadletter.build(delivery.message, failure, subject=subject, id=id)
+        try:
+            await self._driver.publish(letter, headroom=0)
+        except PayloadTooLargeError:
+            small = deadletter.build(
+                delivery.message, failure, subject=subject, id=id, stack=False
+            )
+            await self._driver.publish(small, headroom=0)
+        await delivery.term(f"dead letter: {decision.reason}")

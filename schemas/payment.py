@@ -1,0 +1,35 @@
+"""How payments end."""
+
+from typing import Annotated
+
+from pydantic import EmailStr, PositiveInt, StringConstraints
+
+from eventbus.event import Event
+
+__all__ = ("Currency", "PaymentCompleted", "PaymentFailed", "PaymentId")
+
+PaymentId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+"""How every event calls a payment."""
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+"""An ISO 4217 code, like ``EUR``."""
+
+
+class PaymentCompleted(Event, name="payment.completed", key="payment_id"):
+    """The money was taken."""
+
+    payment_id: PaymentId
+    email: EmailStr
+    amount: PositiveInt
+    """In the currency's smallest unit, such as cents."""
+    currency: Currency
+
+
+class PaymentFailed(Event, name="payment.failed", key="payment_id"):
+    """The money wasn't taken."""
+
+    payment_id: PaymentId
+    email: EmailStr
+    amount: PositiveInt
+    """In the currency's smallest unit, such as cents."""
+    currency: Currency
+    reason: str

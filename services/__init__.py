@@ -1,0 +1,1 @@
+"""The system that the bus serves: small services that talk through events only."""

@@ -1,0 +1,86 @@
+"""Writes to people: welcome, profile changed, vendor approved, payment failed.
+
+Each mail is emitted as ``email.sent`` once it is delivered. A mail that is refused for good makes
+its event a dead letter at once; anything else is tried again. `MailGateway` says which domains
+behave badly here, on purpose.
+
+Settings: ``EVENTBUS_MAILDIR``, the folder of the mails (``.eventbus/maildir``).
+"""
+
+from pathlib import Path
+
+from typing_extensions import override
+
+from eventbus import Context, EventService, Retry, Settings
+from schemas.email import EmailSent
+from schemas.payment import PaymentFailed
+from schemas.user import UserCreated, UserUpdated
+from schemas.vendor import VendorStatusChanged
+from services.notification.mails import Mail, MailGateway, MailRefusedError
+
+__all__ = ("NotificationService", "NotificationSettings")
+
+MAIL = Retry(attempts=5, start=1, cap=300).never(MailRefusedError)
+"""For a mail that can wait."""
+URGENT_MAIL = Retry(attempts=8, start=0.5, cap=60).never(MailRefusedError)
+"""For a mail about money."""
+
+
+class NotificationSettings(Settings):
+    """Settings of the notification service, beside those of every service."""
+
+    maildir: Path = Path(".eventbus/maildir")
+    """The folder of the mails; made where it is missing."""
+
+
+class NotificationService(EventService):
+    """Sends mails, and emits ``email.sent`` for each."""
+
+    def __init__(self, settings: NotificationSettings | None = None) -> None:
+        super().__init__("notification", settings=settings)
+        self._given = settings
+        self._gateway = MailGateway()
+        self.subscribe(UserCreated, self.welcome, retry=MAIL)
+        self.subscribe(UserUpdated, self.profile_changed, retry=MAIL)
+        self.subscribe(VendorStatusChanged, self.vendor_approved, retry=MAIL)
+        self.subscribe(PaymentFailed, self.payment_failed, retry=URGENT_MAIL)
+
+    @override
+    async def start(self) -> None:
+        settings = self._given or NotificationSettings.load()
+        await self._gateway.open(settings.maildir)
+        await super().start()
+
+    async def welcome(self, event: UserCreated, context: Context) -> None:
+        """Welcome a new user."""
+        text = f"Hello {event.name or event.email},\n\nyour account is ready.\n"
+        await self._send(Mail(event.email, "welcome", "Welcome", text), context)
+
+    async def profile_changed(self, event: UserUpdated, context: Context) -> None:
+        """Tell a user what was changed, in case it was somebody else."""
+        what = " and ".join(event.changed) or "profile"
+        text = f"Hello {event.name or event.email},\n\nyour {what} was changed.\n"
+        subject = "Your profile was changed"
+        await self._send(Mail(event.email, "profile_changed", subject, text), context)
+
+    async def vendor_approved(self, event: VendorStatusChanged, context: Context) -> None:
+        """Tell the owner of a vendor that it may sell; other changes need no mail."""
+        if event.status != "approved":
+            return
+        text = f"Hello,\n\n{event.name} is approved and may sell from now on.\n"
+        subject = "Your vendor account is approved"
+        await self._send(Mail(event.owner_email, "vendor_approved", subject, text), context)
+
+    async def payment_failed(self, event: PaymentFailed, context: Context) -> None:
+        """Tell the payer that no money was taken, and why."""
+        text = f"Hello,\n\nyour payment {event.payment_id} failed: {event.reason}.\n"
+        subject = "Your payment failed"
+        await self._send(Mail(event.email, "payment_failed", subject, text), context)
+
+    async def _send(self, mail: Mail, context: Context) -> None:
+        message_id = await self._gateway.deliver(mail, context)
+        await context.emit(
+            EmailSent(
+                to=mail.to, template=mail.template, subject=mail.subject, message_id=message_id
+            )
+        )

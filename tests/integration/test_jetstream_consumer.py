@@ -1,0 +1,573 @@
+"""Consuming from the real server: slots, settling, leases, stopping, and durables that vanish."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from eventbus.delivery import Delivery
+from eventbus.drivers.base import Consumer, ConsumerRecovered, ConsumerSpec, TopologyChanged
+from eventbus.drivers.jetstream.driver import JetStreamDriver
+from eventbus.drivers.jetstream.message import Place, place_of
+from eventbus.embedded import NatsServer
+from eventbus.envelope import Message
+from eventbus.errors import SettleError
+from tests.integration.desk import eventually
+from tests.integration.rig import (
+    Line,
+    Taken,
+    Told,
+    driver_of,
+    event,
+    listener,
+    plain,
+    put_raw,
+)
+
+pytestmark = [pytest.mark.nats]
+
+
+@asynccontextmanager
+async def consuming(
+    driver: JetStreamDriver, taken: Taken, spec: ConsumerSpec | None = None
+) -> AsyncIterator[Consumer]:
+    spec = spec or listener()
+    await driver.provision([spec])
+    consumer = await driver.consume(spec, taken)
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def pending(server: NatsServer, durable: str = "mailer__welcome") -> tuple[int, int]:
+    """Return how many events the durable hasn't handed out, and how many are un-acknowledged."""
+    async with plain(server.url) as client:
+        info = await client.jetstream().consumer_info("EVENTS", durable)
+    return info.num_pending or 0, info.num_ack_pending or 0
+
+
+async def test_an_event_arrives_as_it_was_published(nats_server: NatsServer) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken):
+        receipt = await driver.publish(event(1, body=b'{"a": 1}'))
+
+        delivery = await taken.next()
+        await delivery.ack()
+
+    assert delivery.message == Message(
+        "events.user.created",
+        {"ce-id": "id-1", "ce-type": "user.created", "nats-msg-id": "id-1"},
+        b'{"a": 1}',
+        "id-1",
+    )
+    assert (delivery.stream, delivery.sequence) == ("EVENTS", receipt.sequence)
+    assert (delivery.attempt, delivery.redelivered) == (1, False)
+    assert abs(delivery.stored_at.timestamp() - time.time()) < 5  # noqa: TID251 - server's clock
+
+
+async def test_an_acknowledged_event_is_known_to_the_server_when_ack_returns(
+    nats_server: NatsServer,
+) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken):
+        await driver.publish(event())
+        delivery = await taken.next()
+        before = await pending(nats_server)
+
+        await delivery.ack()
+
+        assert before == (0, 1)
+        assert await pending(nats_server) == (0, 0)
+
+
+async def test_no_more_than_the_slots_are_in_hand(nats_server: NatsServer) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken, listener(slots=3)):
+        for number in range(10):
+            await driver.publish(event(number))
+        held = [await taken.next() for _ in range(3)]
+        assert await pending(nats_server) == (7, 3)
+
+        await held[1].ack()
+        fourth = await taken.next()
+
+        assert await pending(nats_server) == (6, 3)
+        assert taken.waiting() == 0
+        assert [one.sequence for one in (*held, fourth)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("settle", ["ack", "nak", "term"])
+async def test_each_way_to_settle_frees_the_slot(nats_server: NatsServer, settle: str) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken, listener(slots=1)):
+        for number in range(3):
+            await driver.publish(event(number))
+        for sequence in (1, 2, 3):
+            delivery = await taken.next()
+            match settle:
+                case "ack":
+                    await delivery.ack()
+                case "nak":
+                    await delivery.nak(30)
+                case _:
+                    await delivery.term("no")
+            assert delivery.sequence == sequence
+
+
+async def test_many_events_flow_through_few_slots(nats_server: NatsServer) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken, listener(slots=8)):
+        await asyncio.gather(*(driver.publish(event(n)) for n in range(1000)))
+
+        ids = await taken.acked(1000)
+
+        assert sorted(ids) == sorted(f"id-{n}" for n in range(1000))
+        assert await pending(nats_server) == (0, 0)
+
+
+async def test_a_nak_brings_it_back_after_its_delay_as_the_next_attempt(
+    nats_server: NatsServer,
+) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken):
+        await driver.publish(event())
+        first = await taken.next()
+        started = time.monotonic()
+
+        await first.nak(0.4)
+        second = await taken.next()
+
+        assert 0.35 < time.monotonic() - started < 0.8
+        assert (second.attempt, second.redelivered) == (2, True)
+        await second.nak()
+        third = await taken.next(0.5)
+        assert third.attempt == 3
+
+
+async def test_a_parked_retry_goes_on_counting(nats_server: NatsServer) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken):
+        headers = {"ce-id": "1", "Eventbus-Attempt": "3"}
+        await driver.publish(Message("events.user.created", headers, b"{}"))
+        first = await taken.next()
+        await first.nak()
+        second = await taken.next()
+
+        assert (first.attempt, second.attempt) == (4, 5)
+
+
+@pytest.mark.parametrize("nonsense", ["-3", "x", "", "1.5", "9" * 100])
+async def test_a_count_that_makes_no_sense_harms_nothing(
+    nats_server: NatsServer, nonsense: str
+) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken):
+        headers = {"ce-id": "1", "Eventbus-Attempt": nonsense}
+        await driver.publish(Message("events.user.created", headers, b"{}"))
+
+        delivery = await taken.next()
+
+        assert 1 <= delivery.attempt <= 1_000_001
+
+
+async def test_a_terminated_event_never_comes_back_and_its_reason_is_told(
+    nats_server: NatsServer,
+) -> None:
+    taken = Taken()
+    subject = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.EVENTS.mailer__welcome"
+    async with (
+        driver_of(nats_server.url) as driver,
+        consuming(driver, taken, listener(ack_wait=0.5)),
+        plain(nats_server.url) as client,
+    ):
+        advisories = await client.subscribe(subject)
+        await client.flush()
+        await driver.publish(event())
+
+        await (await taken.next()).term("invalid:\r\n no name")
+
+        advisory = json.loads((await advisories.next_msg(timeout=5)).data)
+        assert advisory["reason"] == "invalid: no name"
+        assert await pending(nats_server) == (0, 0)
+
+
+async def test_settling_twice_does_nothing_the_second_time(nats_server: NatsServer) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken, listener(slots=1)):
+        await driver.publish(event(1))
+        await driver.publish(event(2))
+        first = await taken.next()
+        await first.ack()
+
+        await first.nak()
+        await first.term("again")
+        await first.ack()
+        await first.in_progress()
+
+        second = await taken.next()
+        assert second.sequence == 2
+        assert await pending(nats_server) == (0, 1)
+        await second.ack()
+
+
+async def test_signs_of_life_keep_a_delivery_ours(nats_server: NatsServer) -> None:
+    taken = Taken()
+    spec = listener(ack_wait=0.5)
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken, spec):
+        await driver.publish(event())
+        delivery = await taken.next()
+        for _ in range(6):
+            await asyncio.sleep(0.2)  # the server's own clock runs here
+            await delivery.in_progress()
+
+        await delivery.ack()
+
+        assert taken.waiting() == 0
+        assert await pending(nats_server) == (0, 0)
+
+
+async def test_a_delivery_whose_lease_ran_out_settles_nothing(nats_server: NatsServer) -> None:
+    taken = Taken()
+    spec = listener(ack_wait=0.4)
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken, spec):
+        await driver.publish(event())
+        first = await taken.next()
+        second = await taken.next()
+
+        with pytest.raises(SettleError, match=r"lease of 0\.4 s ran out"):
+            await first.ack()
+
+        assert await pending(nats_server) == (0, 1)
+        assert second.attempt == 2
+        await second.ack()
+        assert await pending(nats_server) == (0, 0)
+
+
+@pytest.mark.parametrize("settle", ["nak", "term"])
+async def test_a_late_nak_or_term_leaves_the_newer_delivery_alone(
+    nats_server: NatsServer, settle: str
+) -> None:
+    taken = Taken()
+    spec = listener(ack_wait=0.4)
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken, spec):
+        await driver.publish(event())
+        first = await taken.next()
+        second = await taken.next()
+
+        await (first.nak() if settle == "nak" else first.term("late"))
+        await second.in_progress()
+
+        assert await pending(nats_server) == (0, 1)
+        assert taken.waiting() == 0
+        await second.ack()
+
+
+async def test_the_same_message_in_hand_twice_is_settled_by_the_newer_one(
+    nats_server: NatsServer,
+) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken):
+        await driver.publish(event())
+        first = await taken.next()
+        async with plain(nats_server.url) as client:
+            # What a server does that forgot, in a crash, that it had delivered it.
+            await client.request("$JS.API.CONSUMER.RESET.EVENTS.mailer__welcome", b'{"seq":1}')
+        second = await taken.next()
+
+        with pytest.raises(SettleError):
+            await first.ack()
+
+        await second.ack()
+        assert (first.sequence, second.sequence) == (1, 1)
+        assert await pending(nats_server) == (0, 0)
+
+
+async def test_stopping_hands_back_what_is_under_way_and_asks_for_no_more(
+    nats_server: NatsServer,
+) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver:
+        async with consuming(driver, taken, listener(slots=50, ack_wait=30.0)) as consumer:
+            publishing = [asyncio.ensure_future(driver.publish(event(n))) for n in range(300)]  # noqa: TID251 - a load beside
+            await taken.next()
+            started = time.monotonic()
+
+            await consumer.stop()
+
+            took = time.monotonic() - started
+            await asyncio.gather(*publishing)
+            in_hand = taken.waiting() + 1
+        assert took < 0.5
+        waiting, unsettled = await pending(nats_server)
+        # What went back is pending again at once, or un-acknowledged and due at once.
+        assert in_hand <= unsettled <= 50
+        assert waiting + unsettled == 300
+        other = Taken()
+        async with consuming(driver, other, listener(slots=400, ack_wait=30.0)):
+            returned = [await other.next() for _ in range(300 - in_hand)]
+        assert len({one.sequence for one in returned}) == 300 - in_hand
+
+
+async def test_after_stopping_what_is_in_hand_can_be_settled(nats_server: NatsServer) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver:
+        async with consuming(driver, taken):
+            await driver.publish(event())
+            delivery = await taken.next()
+
+        await delivery.ack()
+
+        assert await pending(nats_server) == (0, 0)
+
+
+async def test_stopping_twice_is_fine(nats_server: NatsServer) -> None:
+    async with driver_of(nats_server.url) as driver, consuming(driver, Taken()) as consumer:
+        await consumer.stop()
+        await consumer.stop()
+
+
+async def test_a_deleted_durable_is_created_again_without_a_gap_or_a_repeat(
+    nats_server: NatsServer,
+) -> None:
+    taken, told = Taken(), Told()
+    async with driver_of(nats_server.url, told) as driver, consuming(driver, taken):
+        await asyncio.gather(*(driver.publish(event(n)) for n in range(20)))
+        await taken.acked(19)
+        held = await taken.next()
+        async with plain(nats_server.url) as client:
+            await client.jetstream().delete_consumer("EVENTS", "mailer__welcome")
+            await driver.publish(event("meanwhile"))
+
+        recovered = await told.until(ConsumerRecovered)
+        again = {await _acked(taken), await _acked(taken)}
+
+        assert recovered.durable == "mailer__welcome"
+        assert "its durable was deleted; created again after sequence" in recovered.problem
+        assert again == {held.message.id, "id-meanwhile"}
+        assert await pending(nats_server) == (0, 0)
+        assert taken.waiting() == 0
+        assert driver.status().ready
+
+
+async def _acked(taken: Taken) -> str | None:
+    delivery = await taken.next()
+    await delivery.ack()
+    return delivery.message.id
+
+
+async def test_what_another_process_had_in_hand_isnt_lost_with_the_durable(
+    nats_server: NatsServer,
+) -> None:
+    ours, theirs = Taken(), Taken()
+    async with (
+        driver_of(nats_server.url) as driver,
+        driver_of(nats_server.url) as other,
+        consuming(other, theirs, listener(slots=1)),
+    ):
+        await other.publish(event("theirs"))
+        await theirs.next()
+        told = Told()
+        driver.watch(told)
+        async with consuming(driver, ours):
+            await asyncio.gather(*(driver.publish(event(n)) for n in range(10)))
+            await ours.acked(10)
+
+            async with plain(nats_server.url) as client:
+                await client.jetstream().delete_consumer("EVENTS", "mailer__welcome")
+            await told.until(ConsumerRecovered)
+
+            assert "id-theirs" in {await _acked(ours) for _ in range(1)}
+
+
+async def test_a_new_durable_that_is_deleted_before_it_took_anything_replays_nothing(
+    nats_server: NatsServer,
+) -> None:
+    taken, told = Taken(), Told()
+    async with driver_of(nats_server.url, told) as driver:
+        for number in range(5):
+            await driver.publish(event(number))
+        async with consuming(driver, taken), plain(nats_server.url) as client:
+            assert await eventually(lambda: _knows_its_floor(driver))
+            await client.jetstream().delete_consumer("EVENTS", "mailer__welcome")
+            await told.until(ConsumerRecovered)
+
+            await driver.publish(event("new"))
+
+            assert await _acked(taken) == "id-new"
+            assert taken.waiting() == 0
+
+
+async def _knows_its_floor(driver: JetStreamDriver) -> bool:
+    return all(one._progress.known for one in driver._consumers.values())
+
+
+async def test_a_deleted_stream_is_provisioned_again(nats_server: NatsServer) -> None:
+    taken, told = Taken(), Told()
+    async with driver_of(nats_server.url, told) as driver, consuming(driver, taken):
+        await driver.publish(event("gone"))
+        await taken.acked(1)
+        async with plain(nats_server.url) as client:
+            await client.jetstream().delete_stream("EVENTS")
+
+        await told.until(ConsumerRecovered)
+        await driver.publish(event("new"))
+
+        assert await _acked(taken) == "id-new"
+
+
+async def test_a_durable_that_may_not_be_created_is_a_problem_until_somebody_does(
+    nats_server: NatsServer,
+) -> None:
+    taken, told = Taken(), Told()
+    async with driver_of(nats_server.url) as owner:
+        await owner.provision([listener()])
+        async with driver_of(nats_server.url, told, provision="off") as driver:
+            consumer = await driver.consume(listener(), taken)
+            async with plain(nats_server.url) as client:
+                await client.jetstream().delete_consumer("EVENTS", "mailer__welcome")
+            assert driver.status().ready
+
+            assert await eventually(lambda: _is_unready(driver))
+            problems = driver.status().problems
+            await owner.provision([listener()])
+            await told.until(ConsumerRecovered)
+
+            assert driver.status().ready
+            await consumer.stop()
+        assert len(problems) == 1
+        assert problems[0].startswith("consumer mailer__welcome: its durable was deleted")
+        assert told.of(TopologyChanged) == []
+
+
+async def _is_unready(driver: JetStreamDriver) -> bool:
+    return not driver.status().ready
+
+
+async def test_a_lost_pull_request_is_noticed_and_repeated(nats_server: NatsServer) -> None:
+    taken, told = Taken(), Told()
+    async with Line(nats_server) as line, driver_of(line.url, told) as driver:
+        lost: list[bytes] = []
+        line.loses = lambda data: b"MSG.NEXT" in data and not lost and not lost.append(data)
+        async with consuming(driver, taken):
+            await driver.publish(event())
+
+            delivery = await taken.next(9)
+
+            recovered = await told.until(ConsumerRecovered)
+            assert recovered.problem == "no heartbeat for 5 s"
+            await delivery.ack()
+    assert lost
+
+
+async def test_more_than_the_slots_goes_back(nats_server: NatsServer) -> None:
+    taken = Taken()
+    async with driver_of(nats_server.url) as driver, consuming(driver, taken, listener(slots=2)):
+        (consumer,) = driver._consumers.values()
+        consumer._forget_requests()  # as after a silence: the requests may still be answered
+        consumer._wake.set()
+        assert await eventually(lambda: _two_requests(nats_server))
+
+        for number in range(4):
+            await driver.publish(event(number))
+        held = [await taken.next() for _ in range(2)]
+
+        assert taken.waiting() == 0
+        for one in held:
+            await one.ack()
+        assert len(await taken.acked(2)) == 2
+        assert await pending(nats_server) == (0, 0)
+
+
+async def _two_requests(server: NatsServer) -> bool:
+    async with plain(server.url) as client:
+        info = await client.jetstream().consumer_info("EVENTS", "mailer__welcome")
+    return info.num_waiting == 2
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b"PUB events.user.cr\xffated 2\r\n{}\r\n",
+        b"HPUB events.user.x 4 6\r\nNATS{}\r\n",
+        b"HPUB events.user.x 12 14\r\nNATS/1.0\r\n\r\n{}\r\n",
+        b"HPUB events.user.x 18 20\r\nNATS/1.0 2\xff\xff \xff\r\n\r\n{}\r\n",
+        b"HPUB events.user.x 20 22\r\nNATS/1.0\r\na\xff: \xff\r\n\r\n{}\r\n",
+    ],
+    ids=["subject", "no-block", "empty-block", "status-line", "names"],
+)
+async def test_bytes_that_break_nats_py_arrive_and_stop_nobody(
+    nats_server: NatsServer, poison: bytes
+) -> None:
+    taken, told = Taken(), Told()
+    spec = listener(events=("user.>",))
+    async with driver_of(nats_server.url, told) as driver, consuming(driver, taken, spec):
+        await put_raw(nats_server.url, poison)
+
+        poisoned = await taken.next()
+        await poisoned.term("undecodable")
+        await driver.publish(event("after"))
+
+        assert await _acked(taken) == "id-after"
+        assert poisoned.message.body == b"{}"
+        assert len(told.signals) == len(told.of(TopologyChanged)) + 1
+
+
+async def test_without_permission_to_pull_the_problem_says_so(_nats_binary: None) -> None:
+    config = """authorization { users = [
+      { user: "admin", password: "x" },
+      { user: "mailer", password: "x", permissions: {
+        publish: { deny: ["$JS.API.CONSUMER.MSG.NEXT.>"] } } } ] }"""
+    with NatsServer(config=config) as server:
+        async with driver_of(server.url, nats_user="mailer", nats_password="x") as driver:
+            async with consuming(driver, Taken()):
+                assert await eventually(lambda: _is_unready(driver))
+                (problem,) = driver.status().problems
+    assert "doesn't let us publish to '$JS.API.CONSUMER.MSG.NEXT.EVENTS.mailer__welcome'" in problem
+
+
+async def test_an_ack_the_permissions_dont_cover_is_a_settle_error(_nats_binary: None) -> None:
+    config = """authorization { users = [ { user: "mailer", password: "x",
+      permissions: { publish: { deny: ["$JS.ACK.>"] } } } ] }"""
+    taken = Taken()
+    with NatsServer(config=config) as server:
+        login = {"nats_user": "mailer", "nats_password": "x"}
+        async with driver_of(server.url, **login) as driver, consuming(driver, taken):
+            await driver.publish(event())
+            delivery = await taken.next()
+            with pytest.raises(SettleError, match="doesn't let us publish to"):
+                await delivery.ack()
+
+
+def test_an_ack_subject_of_either_form_tells_the_place() -> None:
+    expected = Place("EVENTS", "mailer__welcome", 2, 17, 1795232829629313582)
+
+    first = place_of("$JS.ACK.EVENTS.mailer__welcome.2.17.9.1795232829629313582.4")
+    second = place_of("$JS.ACK._.szMpdrwD.EVENTS.mailer__welcome.2.17.9.1795232829629313582.4")
+    third = place_of("$JS.ACK.hub.szMpdrwD.EVENTS.mailer__welcome.2.17.9.1795232829629313582.4.r")
+
+    assert (first, second, third) == (expected, expected, expected)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["", "_INBOX.x", "$JS.ACK.EVENTS", "$JS.ACK.EVENTS.d.x.1.1.1.0", "$JS.FC.EVENTS.d.1.2.3.4.5"],
+)
+def test_another_subject_tells_no_place(reply: str) -> None:
+    assert place_of(reply) is None
+
+
+async def test_the_second_form_of_ack_subjects_works_too(_nats_binary: None) -> None:
+    taken = Taken()
+    with NatsServer(config="feature_flags { js_ack_fc_v2: true }") as server:
+        async with driver_of(server.url) as driver, consuming(driver, taken):
+            await driver.publish(event())
+            delivery = await taken.next()
+            assert isinstance(delivery, Delivery) or True
+            await delivery.ack()
+
+            assert delivery.sequence == 1
+            assert await pending(server) == (0, 0)

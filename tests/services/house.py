@@ -1,0 +1,149 @@
+"""The services of one test: all in this process, on one server, and what can be seen of them."""
+
+import asyncio
+import json
+import mailbox
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+
+import httpx
+
+from eventbus import EventService
+from eventbus.delivery import Outcome
+from eventbus.settings import Settings
+from eventbus.telemetry.signals import Happened, Settled
+from services.audit.listeners import AuditService, AuditSettings
+from services.notification.listeners import NotificationService, NotificationSettings
+from services.payment.app import PaymentService
+from services.triage.listeners import TriageService
+from services.user.app import UserService
+from services.vendor.app import VendorService
+from services.webhooks.app import WebhooksService, WebhooksSettings, signature
+
+SECRET = "the secret of these tests"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the audit table."""
+
+    id: str
+    name: str
+    version: int
+    source: str
+    key: str | None
+    correlation_id: str
+    causation_id: str | None
+    time: str
+    stream: str
+    sequence: int
+    data: str
+
+    @property
+    def payload(self) -> object:
+        return json.loads(self.data)
+
+
+class Watch:
+    """Remembers how deliveries ended, and waits for what should come."""
+
+    def __init__(self, *services: EventService) -> None:
+        self.settled: list[Settled] = []
+        self._more = asyncio.Event()
+        for service in services:
+            service.observe(self)
+
+    def __call__(self, happened: Happened) -> None:
+        if isinstance(happened, Settled):
+            self.settled.append(happened)
+            self._more.set()
+
+    def ended(self, outcome: Outcome, listener: str = "") -> list[Settled]:
+        return [
+            one
+            for one in self.settled
+            if one.outcome is outcome and listener in ("", one.listener)
+        ]
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                self._more.clear()
+                await self._more.wait()
+
+
+class House:
+    """Makes services that share a server and a folder."""
+
+    def __init__(self, url: str, folder: Path, **common: object) -> None:
+        self._common = {"nats_url": url, "grace": 5, **common}
+        self.maildir = folder / "mail"
+        self.database = folder / "audit" / "audit.sqlite3"
+        self.user = UserService(Settings(**self._common))
+        self.vendor = VendorService(Settings(**self._common))
+        self.payment = PaymentService(Settings(**self._common))
+        self.webhooks = WebhooksService(WebhooksSettings(**self._common, webhook_secret=SECRET))
+        self.triage = TriageService(Settings(**self._common))
+        self.notification = NotificationService(
+            NotificationSettings(**self._common, maildir=self.maildir)
+        )
+        self.audit = AuditService(AuditSettings(**self._common, audit_database=self.database))
+
+    def mails(self) -> list[Message]:
+        return sorted(mailbox.Maildir(self.maildir, create=False), key=lambda one: one["Date"])
+
+    def rows(self, where: str = "true", *values: object) -> list[Row]:
+        query = f"SELECT * FROM events WHERE {where} ORDER BY sequence"
+        with closing(sqlite3.connect(self.database)) as database:
+            return [Row(*row) for row in database.execute(query, values)]
+
+
+@asynccontextmanager
+async def running(*services: EventService) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for service in services:
+            await stack.enter_async_context(service)
+        yield
+
+
+@asynccontextmanager
+async def api(
+    service: UserService | VendorService | PaymentService | WebhooksService,
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Run a service and call its HTTP interface, as anybody would."""
+    async with service:
+        await service.http.started()
+        async with httpx.AsyncClient(base_url=service.http.url, timeout=20) as client:
+            yield client
+
+
+async def deliver(
+    client: httpx.AsyncClient,
+    kind: str,
+    body: object,
+    *,
+    id: str = "d-1",
+    headers: dict[str, str] | None = None,
+) -> httpx.Response:
+    """POST a delivery as GitHub does; bytes go as they are."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    sent = {
+        "Content-Type": "application/json",
+        "X-GitHub-Event": kind,
+        "X-GitHub-Delivery": id,
+        "X-Hub-Signature-256": signature(SECRET.encode(), content),
+        **(headers or {}),
+    }
+    return await client.post(
+        "/webhooks/github",
+        content=content,
+        headers={name: value for name, value in sent.items() if value},
+    )
+
+
+def names(rows: Sequence[Row]) -> list[str]:
+    return sorted(row.name for row in rows)
