@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from eventbus import headers as h
 from eventbus.delivery import Delivery, Reason
 from eventbus.envelope import Message
-from eventbus.errors import DecodeError, EventBusError
+from eventbus.errors import DecodeError, error_type
 
 __all__ = ("Failure", "Origin", "build", "dead_letter_id", "failure_of", "read")
 
@@ -23,8 +23,6 @@ MAX_MESSAGE = 1536
 """Longest error message kept, in bytes on the wire; the start of it."""
 MAX_TYPE = 256
 """Longest name of an error's class kept, in bytes on the wire."""
-_LEFT_OUT = ("nats-", h.DEAD.lower())
-"""The server's headers, and those of an earlier death."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +92,7 @@ def build(
     Without ``stack`` its headers are at most `eventbus.drivers.base.HEADROOM` longer than the
     message's own, so that it fits wherever the event did.
     """
-    headers = {
-        name: value for name, value in message.headers.items() if not name.startswith(_LEFT_OUT)
-    }
+    headers = h.forwarded(message.headers, without=(h.DEAD.lower(),))
     for field in fields(failure):
         if field.name != "error_stack" or stack:
             headers[_header(field.name)] = _written(getattr(failure, field.name))
@@ -156,15 +152,11 @@ def _written(value: object) -> str:
 def _described(error: BaseException | str) -> tuple[str, str]:
     if isinstance(error, str):
         return "", error
-    if isinstance(error, EventBusError):
-        return error.code, str(error)
-    kind = type(error)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - the listener's class; its fault must not cost the letter
         text = "(its text can't be had)"
-    return f"{module}{kind.__qualname__}", text
+    return error_type(error), text
 
 
 def _start(text: str, most: int) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from eventbus import codec
@@ -10,7 +11,7 @@ from eventbus.clock import Clock
 from eventbus.correlation import Handled, Scope, current_scope
 from eventbus.drivers.base import Driver, Receipt
 from eventbus.envelope import NO_HEADERS, Envelope
-from eventbus.errors import EmitUnknown, IdConflictError
+from eventbus.errors import EmitUnknown, IdConflictError, did_you_mean
 from eventbus.event import Event
 from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions, chain_emit
 from eventbus.subject import Subjects
@@ -56,10 +57,13 @@ class Emitter:
         it can't be stored twice within the duplicate window (P2).
 
         Raises:
+            TypeError: There is no such option.
             DeclarationError, EncodeError, HeaderError, InvalidEventError: It can't be emitted.
             IdConflictError: Another event is stored under its id.
             DriverError: As `eventbus.drivers.base.Driver.publish`.
         """
+        if options:
+            _check_options(options)
         publishing = self._publishing
         scope = current_scope()
         repeated = self._unresolved_id(event, scope)
@@ -105,6 +109,20 @@ class Emitter:
         )
         return receipt
 
+    async def emit_many(self, events: Iterable[Event]) -> list[Receipt]:
+        """Emit events at once, in their order; return their receipts in the same order.
+
+        Raises:
+            ExceptionGroup: What the emits that failed raised; the others are stored.
+        """
+        results = await asyncio.gather(
+            *(self.emit(event, {}) for event in events), return_exceptions=True
+        )
+        errors = [one for one in results if isinstance(one, Exception)]
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} of {len(results)} events failed", errors)
+        return [one for one in results if isinstance(one, Receipt)]
+
     async def _publish(self, envelope: Envelope) -> Receipt:
         subject = self._publishing.subjects.event(envelope.name)
         return await self._publishing.driver.publish(codec.encode(envelope, subject))
@@ -147,3 +165,11 @@ class Emitter:
         # Nothing keeps the event alive for this; when it goes, so does the entry.
         reference = weakref.ref(event, lambda _: forget(number, None))
         self._unresolved[number] = _Unresolved(reference, event_id, scope.handled)
+
+
+def _check_options(options: EmitOptions) -> None:
+    known = tuple(EmitOptions.__annotations__)
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise TypeError(f"emit() has no option {option!r} (it has {', '.join(known)}){hint}")

@@ -55,7 +55,7 @@ class Envelope:
     """W3C ``traceparent``, ``tracestate`` and ``baggage``, as they are."""
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 - one for each thing an emitter may say
         cls,
         event: Event,
         *,

@@ -92,6 +92,7 @@ __all__ = (
     "UnsupportedError",
     "UpcastError",
     "did_you_mean",
+    "error_type",
 )
 
 
@@ -116,6 +117,15 @@ class EventBusError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the fields and not the constructor's call, which takes keywords."""
         return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def error_type(error: BaseException) -> str:
+    """Return what kind of error it is: the code of ours, the class's full name of others."""
+    if isinstance(error, EventBusError):
+        return error.code
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"{module}{kind.__qualname__}"
 
 
 class ConfigurationError(EventBusError):

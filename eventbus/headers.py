@@ -30,6 +30,7 @@ __all__ = (
     "TRACE",
     "TYPE",
     "check_user_headers",
+    "forwarded",
     "is_plain",
     "is_text",
     "lowered",
@@ -100,6 +101,20 @@ def is_text(value: str) -> bool:
 def lowered(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers by lower-case name: names are case-insensitive when read."""
     return {name.lower(): value for name, value in headers.items()}
+
+
+def forwarded(headers: Mapping[str, str], *, without: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return the headers of a message that came in, so that they can be sent again.
+
+    Without those of the server and those whose lower-case name begins with one of ``without``.
+    What another system wrote as it likes, such as plain UTF-8, is written as we do.
+    """
+    left_out = ("nats-", *without)
+    return {
+        name: value if is_plain(value) else quoted(value)
+        for name, value in headers.items()
+        if _TOKEN.fullmatch(name) and not name.lower().startswith(left_out)
+    }
 
 
 def check_user_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from eventbus.clock import Clock
 from eventbus.drivers.base import Driver, Status
-from eventbus.emission import Emitter
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import Observer, Stopped
 from eventbus.worker.worker import Worker
@@ -33,14 +32,18 @@ class Lifecycle:
         self._grace = 0.0
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, subscriptions: Sequence[Subscription]) -> None:
+    async def start(
+        self, subscriptions: Sequence[Subscription], *, declared: Sequence[Subscription]
+    ) -> None:
         """Connect, provision and listen; returns when that is done.
+
+        ``declared`` are all listeners of the service, also those that another process works.
 
         Cancelling it, or an error, leaves nothing behind.
         """
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(  # noqa: TID251 - stop and wait await it
-            self._run(subscriptions, started), name=f"eventbus {self._name}"
+            self._run(subscriptions, declared, started), name=f"eventbus {self._name}"
         )
         try:
             await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
@@ -81,10 +84,14 @@ class Lifecycle:
         return self._driver.status()
 
     async def _run(
-        self, subscriptions: Sequence[Subscription], started: "asyncio.Future[None]"
+        self,
+        subscriptions: Sequence[Subscription],
+        declared: Sequence[Subscription],
+        started: "asyncio.Future[None]",
     ) -> None:
         async with self._driver:
             await self._driver.provision([one.consumer() for one in subscriptions])
+            await self._driver.report_orphans([one.consumer() for one in declared])
             cancelled = await self._worker.run(
                 subscriptions,
                 started=lambda: _done(started),

@@ -36,7 +36,7 @@ def load(target: str) -> EventService:
         value = getattr(value, name)
     if not isinstance(value, EventService):
         raise ConfigurationError(
-            f"'{target}' is a {type(value).__name__}, not an EventService{_offer(module)}"
+            f"'{target}' is {_kind(value)}, not an EventService{_offer(module)}"
         )
     return value
 
@@ -121,6 +121,10 @@ def _close_module(missing: str) -> str:
 def _submodules(package: str) -> list[str]:
     paths = getattr(sys.modules.get(package) or importlib.import_module(package), "__path__", ())
     return [one.name for one in pkgutil.iter_modules(paths)]
+
+
+def _kind(value: object) -> str:
+    return "a class" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 
 def _services_in(module: ModuleType) -> list[str]:

@@ -10,15 +10,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from eventbus.errors import ConfigurationError, EventBusError, did_you_mean
 from eventbus.loading import load_all
+from eventbus.registry import Registry
 from eventbus.service import EventService
 
 if TYPE_CHECKING:  # loaded when a process starts, so that other commands don't wait for them
@@ -34,6 +35,8 @@ __all__ = (
     "run_until_stopped",
     "serve",
 )
+
+ResultT = TypeVar("ResultT")
 
 _log = logging.getLogger(__name__)
 
@@ -74,8 +77,22 @@ class Stop:
         """Wait for the order."""
         await self._asked.wait()
 
+    async def before(self, work: Coroutine[object, object, ResultT]) -> ResultT | None:
+        """Do some work and return its result; the order cancels it and returns None.
+
+        Raises:
+            ExceptionGroup: What the work raised.
+        """
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(work)
+            stopping = group.create_task(self.wait())
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            working.cancel()
+        return None if working.cancelled() else working.result()
+
     @contextmanager
-    def installed(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    def installed(self, loop: asyncio.AbstractEventLoop) -> Generator[None]:
         """Obey signals within; the handlers that were there come back afterwards."""
         self._loop = loop
         before = {one: signal.signal(one, self._on_signal) for one in STOP_SIGNALS}
@@ -143,14 +160,18 @@ def run(targets: Sequence[str], *, queues: Sequence[str] = ()) -> int:
     try:
         return run_until_stopped(lambda stop: _main(targets, queues, stop))
     except Exception as exc:
-        if isinstance(exc, EventBusError) or _expected(exc):
+        if _expected(exc):
             raise
-        _log.critical("process failed: %s", exc, exc_info=exc)
+        _log.critical("process.failed", exc_info=exc)
         return 1
 
 
 def _expected(error: Exception) -> bool:
-    return isinstance(error, ExceptionGroup) and error.split(EventBusError)[1] is None
+    """Tell whether it is of the bus, or a group of nothing else."""
+    if isinstance(error, ExceptionGroup):
+        group = cast("ExceptionGroup[Exception]", error)
+        return all(_expected(one) for one in group.exceptions)
+    return isinstance(error, EventBusError)
 
 
 def _main(
@@ -221,7 +242,7 @@ async def _work(service: EventService, stop: Stop, grace: float) -> None:
     async def announce() -> None:
         started.set()
         listeners = [one.listener for one in service.subscriptions]
-        _log.info("service started", extra={"service": service.name, "listeners": listeners})
+        _log.info("service.started", extra={"service": service.name, "listeners": listeners})
 
     service.background(announce)
     async with asyncio.TaskGroup() as group:
@@ -286,7 +307,10 @@ def instrument(services: Sequence[EventService], settings: "Settings") -> Instru
     from eventbus.telemetry.metrics import Metrics
     from eventbus.worker.health import Health
 
-    metrics = Metrics(lambda name: any(name in one.registry for one in services))
+    registries = [one.registry for one in services]
+    if any(one.takes_any for service in services for one in service.subscriptions):
+        registries.append(_declared(settings))
+    metrics = Metrics(lambda name: any(name in registry for registry in registries))
     health = Health()
     ends: list[Callable[[], None]] = []
     for service in services:
@@ -299,6 +323,18 @@ def instrument(services: Sequence[EventService], settings: "Settings") -> Instru
         service.observe(LogObserver(service.name))
         health.add(partial(_problems, service))
     return Instruments(metrics, health, tuple(ends))
+
+
+def _declared(settings: "Settings") -> Registry:
+    """Return the events that the schema packages declare, for the labels of those nobody names.
+
+    Not the services' own registries: a listener of base `Event` gets what isn't in these as it is.
+    """
+    try:
+        return EventService("labels", settings=settings).discover()
+    except EventBusError as exc:
+        _log.warning("metrics name only the events that listeners name: %s", exc)
+        return Registry()
 
 
 def _problems(service: EventService) -> tuple[str, ...]:

@@ -1,30 +1,26 @@
 """`EventService`: emit, subscribe, start and stop; it only wires."""
 
-import asyncio
 from collections.abc import (
     Awaitable,
     Callable,
     Collection,
-    Coroutine,
-    Generator,
     Iterable,
     Mapping,
     Sequence,
 )
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack, overload
 
 from eventbus import codec
 from eventbus.clock import Clock, SystemClock
 from eventbus.dispatch import Dispatcher, Wiring
 from eventbus.drivers.base import Driver, Receipt, Status
+from eventbus.drivers.choice import driver_of
 from eventbus.emission import Emitter, Publishing
 from eventbus.errors import (
     DeclarationError,
     DuplicateSubscriptionError,
     NotConnectedError,
-    SettingsError,
-    did_you_mean,
 )
 from eventbus.event import Event
 from eventbus.lifecycle import Lifecycle
@@ -32,48 +28,24 @@ from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions, Middl
 from eventbus.registry import Registry
 from eventbus.retry import Retry
 from eventbus.subject import check_service_name
-from eventbus.subscription import EventT, ListenerOptions, Subscription, subscription
+from eventbus.subscription import (
+    Decorator,
+    EventT,
+    ListenerOptions,
+    Subscribed,
+    Subscription,
+    subscription,
+)
 from eventbus.telemetry.signals import Observer, Observers
 from eventbus.worker.worker import Job, Worker
 
 if TYPE_CHECKING:  # pydantic-settings is slow to import; a service without one loads it at start
     from eventbus.settings import Settings
 
-__all__ = ("Decorator", "EventService", "Subscribed")
+__all__ = ("EventService",)
 
 JobT = TypeVar("JobT", bound=Job)
 ListenerT = TypeVar("ListenerT", bound=Callable[..., Awaitable[None]])
-
-
-class Subscribed:
-    """A listener that was added; await it to be sure that it is listening.
-
-    Before the service has started there is nothing to wait for: it starts with the service.
-    """
-
-    def __init__(
-        self, one: Subscription, listen: Callable[[Subscription], Coroutine[object, object, None]]
-    ) -> None:
-        self.subscription = one
-        self._listen = listen
-
-    def __await__(self) -> Generator[object, None, Subscription]:
-        """Wait until the durable exists and its events are pulled."""
-        yield from self._listen(self.subscription).__await__()
-        return self.subscription
-
-
-class Decorator(Protocol[EventT]):
-    """Takes an async listener of the event, and gives it back unchanged."""
-
-    @overload
-    def __call__(
-        self, listener: Callable[[EventT], Awaitable[None]], /
-    ) -> Callable[[EventT], Awaitable[None]]: ...
-    @overload
-    def __call__(
-        self, listener: Callable[[EventT, Context], Awaitable[None]], /
-    ) -> Callable[[EventT, Context], Awaitable[None]]: ...
 
 
 class EventService:
@@ -95,7 +67,7 @@ class EventService:
         SubjectError: The name isn't 1 to 64 of ``A-Z a-z 0-9 _ -``, or blurs durables' names.
     """
 
-    def __init__(  # one of the two constructors with many parameters
+    def __init__(  # noqa: PLR0913 - the one constructor with many parameters
         self,
         name: str,
         *,
@@ -279,8 +251,6 @@ class EventService:
             BackpressureError: The stream is full of unread events; nothing is stored.
             PayloadTooLargeError, NotAuthorizedError, NotConnectedError, PublishError: Not stored.
         """
-        if options:
-            _check_emit_options(options)
         return await self._ready().emit(self._event(event, data), options)
 
     async def emit_many(self, events: Iterable[Event]) -> list[Receipt]:
@@ -291,14 +261,7 @@ class EventService:
         Raises:
             ExceptionGroup: What the emits that failed raised.
         """
-        emitter = self._ready()
-        results = await asyncio.gather(
-            *(emitter.emit(event, {}) for event in events), return_exceptions=True
-        )
-        errors = [one for one in results if isinstance(one, Exception)]
-        if errors:
-            raise ExceptionGroup(f"{len(errors)} of {len(results)} events failed", errors)
-        return [one for one in results if isinstance(one, Receipt)]
+        return await self._ready().emit_many(events)
 
     def _event(self, event: Event | str, data: Mapping[str, object] | None) -> Event:
         if isinstance(event, Event):
@@ -330,7 +293,7 @@ class EventService:
             raise DeclarationError(f"service '{self.name}' is already started")
         for one in self._subscriptions.values():
             self._bind(one)
-        driver = self._driver or _driver(self.settings, self.name)
+        driver = self._driver or driver_of(self.settings, self.name)
         driver.watch(self._observers)
         self._emitter = Emitter(self._publishing(driver))
         worker = Worker(driver, self._dispatcher(driver), jobs=self._jobs, clock=self._clock)
@@ -338,7 +301,7 @@ class EventService:
             self.name, driver, worker, observe=self._observers, clock=self._clock
         )
         try:
-            await self._lifecycle.start(self.subscriptions)
+            await self._lifecycle.start(self.subscriptions, declared=self.subscriptions)
         except BaseException:
             self._lifecycle = self._emitter = None
             raise
@@ -449,28 +412,6 @@ class EventService:
             emit=self.emit,
             middleware=tuple(self._middleware),
             retry=Retry(attempts=settings.retry_attempts, start=settings.retry_delay),
-            park_after=settings.park_after if driver.features.schedules else float("inf"),
+            park_after=settings.park_after,
         )
         return lambda one: Dispatcher(one, wiring)
-
-
-def _driver(settings: "Settings", service: str) -> Driver:
-    """Return the driver that the settings name.
-
-    Raises:
-        SettingsError: There is none of that name.
-    """
-    if settings.driver in ("jetstream", "queue"):
-        from eventbus.drivers.jetstream.driver import JetStreamDriver
-
-        return JetStreamDriver(settings, service=service)
-    hint = did_you_mean(settings.driver, ("jetstream", "queue"))
-    raise SettingsError(f"no driver is called '{settings.driver}' (known: jetstream){hint}")
-
-
-def _check_emit_options(options: Mapping[str, object]) -> None:
-    known = tuple(EmitOptions.__annotations__)
-    for option in options:
-        if option not in known:
-            hint = did_you_mean(option, known)
-            raise TypeError(f"emit() has no option {option!r} (it has {', '.join(known)}){hint}")

@@ -104,19 +104,19 @@ class Settler:
         if run.begun:
             await self._attempts.failed(run.delivery, run.verdict)
         else:
-            await self._attempts.returned(run.delivery, run.verdict)
+            # Not judged yet; what failed before, in a process that knew the event, still counts.
+            verdict = await self._attempts.judge(run.delivery)
+            await self._attempts.returned(run.delivery, verdict)
         await run.delivery.nak(delay)
 
     async def _is_scheduled(self, run: Run, delay: float) -> bool:
         """Schedule the retry for this listener alone; the caller then acknowledges the original."""
+        if not self._driver.features.schedules:
+            return False
         one, delivery = self._subscription, run.delivery
         stored_ns = int(delivery.stored_at.timestamp() * 1_000_000) * 1000
         place = f"{one.durable}:{delivery.stream}:{delivery.sequence}:{stored_ns}"
-        headers = {
-            name: value
-            for name, value in delivery.message.headers.items()
-            if not name.startswith("nats-") and name != h.ATTEMPT.lower()
-        }
+        headers = h.forwarded(delivery.message.headers, without=(h.ATTEMPT.lower(),))
         headers[h.ATTEMPT] = str(run.verdict.attempt)
         retry = replace(
             delivery.message,
@@ -139,9 +139,11 @@ class Settler:
             DriverError: The letter can't be stored; the original stays.
         """
         one, delivery = self._subscription, run.delivery
+        is_known = self._subjects.event_name(delivery.message.subject) is not None
+        origin = self._subjects.event(run.name) if is_known else delivery.message.subject
         failure = deadletter.failure_of(
             delivery,
-            Origin(one.service, one.listener, self._subjects.event(run.name)),
+            Origin(one.service, one.listener, origin),
             attempts=run.verdict.attempt if run.begun else max(0, run.verdict.attempt - 1),
             reason=decision.reason,
             error=run.error or decision.detail,

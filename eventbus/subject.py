@@ -76,7 +76,7 @@ def check_pattern(pattern: str) -> str:
         return check_event_name(pattern)
     tokens = pattern.split(".")
     body = tokens[:-1] if tokens[-1] == ">" else tokens
-    takes_some = tokens[-1] == ">" or 2 <= len(tokens)
+    takes_some = tokens[-1] == ">" or len(tokens) >= 2
     if takes_some and len(tokens) <= 4 and all(_PATTERN_TOKEN.fullmatch(token) for token in body):
         return pattern
     raise SubjectError(
@@ -233,11 +233,12 @@ class Subjects:
         return f"{self.namespace}-dlq.{service}.{listener}.{name}"
 
     def event_name(self, subject: str) -> str | None:
-        """Return the event name that an event or retry subject speaks of, None if neither."""
-        if subject.startswith(self.prefix):
-            return subject[len(self.prefix) :]
+        """Return the event name that an event or retry subject speaks of, None if neither does."""
         retry = f"{self.namespace}-retry."
-        if subject.startswith(retry):
-            parts = subject[len(retry) :].split(".", 2)
-            return parts[2] if len(parts) == 3 else None
-        return None
+        if subject.startswith(self.prefix):
+            name = subject[len(self.prefix) :]
+        elif subject.startswith(retry):
+            name = ".".join(subject[len(retry) :].split(".")[2:])
+        else:
+            return None
+        return name if len(name) <= MAX_EVENT_NAME and _EVENT_NAME.fullmatch(name) else None

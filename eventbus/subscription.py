@@ -1,13 +1,25 @@
 """`Subscription`: the frozen record of a listener and its options, checked when it is declared."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from types import SimpleNamespace, UnionType
-from typing import TypeAlias, TypedDict, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 from eventbus.drivers.base import ConsumerSpec, Start
 from eventbus.duration import Duration, seconds
@@ -18,7 +30,16 @@ from eventbus.registry import Registry
 from eventbus.retry import Retry
 from eventbus.subject import check_name, check_pattern, is_pattern, matches, without_covered
 
-__all__ = ("EventT", "Handler", "Listener", "ListenerOptions", "Subscription", "subscription")
+__all__ = (
+    "Decorator",
+    "EventT",
+    "Handler",
+    "Listener",
+    "ListenerOptions",
+    "Subscribed",
+    "Subscription",
+    "subscription",
+)
 
 EventT = TypeVar("EventT", bound=Event)
 Listener: TypeAlias = (
@@ -261,7 +282,7 @@ def _any_event(listener: str, annotation: tuple[object, ...]) -> tuple[type[Even
             f"listener '{listener}': the annotation '{named}' can't be resolved; import it "
             "outside of TYPE_CHECKING, at the top of a module"
         )
-    if isinstance(named, type) and not issubclass(Event, named):
+    if named is not Any and isinstance(named, type) and not issubclass(Event, named):
         raise DeclarationError(
             f"listener '{listener}' takes {named.__name__}, but it gets events; annotate it "
             "with Event or event classes"
@@ -284,15 +305,15 @@ def _handler(
                 "functools.partial, or give it a default"
             )
     if len(annotations) == 2 and _is_context(annotations[1]):
-        return cast(Handler, listener)
+        return cast("Handler", listener)
     if len(annotations) != 1 or _is_context(annotations[0]):
         raise DeclarationError(
             f"listener '{name}' must take (event) or (event, context: Context), "
             f"it takes ({', '.join(parameters)})"
         )
-    plain = cast(Callable[[Event], Awaitable[None]], listener)
+    plain = cast("Callable[[Event], Awaitable[None]]", listener)
 
-    async def handler(event: Event, context: Context) -> None:
+    async def handler(event: Event, _context: Context) -> None:
         await plain(event)
 
     return handler
@@ -338,3 +359,34 @@ def _start(listener: str, start: Start) -> Start:
         f"listener '{listener}': start={start!r} must be 'new', 'all', a time with its zone, "
         "or a sequence from 1"
     )
+
+
+class Subscribed:
+    """A listener that was added; await it to be sure that it is listening.
+
+    Before the service has started there is nothing to wait for: it starts with the service.
+    """
+
+    def __init__(
+        self, one: Subscription, listen: Callable[[Subscription], Coroutine[object, object, None]]
+    ) -> None:
+        self.subscription = one
+        self._listen = listen
+
+    def __await__(self) -> Generator[object, None, Subscription]:
+        """Wait until the durable exists and its events are pulled."""
+        yield from self._listen(self.subscription).__await__()
+        return self.subscription
+
+
+class Decorator(Protocol[EventT]):
+    """Takes an async listener of the event, and gives it back unchanged."""
+
+    @overload
+    def __call__(
+        self, listener: Callable[[EventT], Awaitable[None]], /
+    ) -> Callable[[EventT], Awaitable[None]]: ...
+    @overload
+    def __call__(
+        self, listener: Callable[[EventT, Context], Awaitable[None]], /
+    ) -> Callable[[EventT, Context], Awaitable[None]]: ...

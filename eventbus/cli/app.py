@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback signature
+def _version(wanted: bool) -> None:
     if wanted:
         from eventbus import __version__
 
@@ -54,7 +54,7 @@ def run() -> int:
     What the bus raises becomes one line on stderr; a traceback means a fault of the program.
     """
     try:
-        app()
+        app(prog_name="eventbus")
     except EventBusError as error:
         return console.fail(error)
     except BaseExceptionGroup as group:

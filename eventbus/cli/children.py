@@ -41,7 +41,7 @@ class Child:
     """One process of the command line, which stops when we are gone.
 
     Its standard output is read line by line. Standard error comes in between, or goes to a file.
-    It is in a process group of its own: a Ctrl-C is for us, and we then stop it.
+    It is in a session of its own: a Ctrl-C is for us, and we then stop it.
     """
 
     def __init__(self, name: str, arguments: tuple[str, ...], env: Mapping[str, str]) -> None:
@@ -62,7 +62,7 @@ class Child:
             stderr=errors or STDOUT,
             cwd=folder,
             env=self._env,
-            process_group=0,
+            start_new_session=True,
         )
 
     async def read(self, line: Callable[[str], None]) -> int:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import TextIO, cast
 
 from eventbus.errors import ConfigurationError, EventBusError
 
@@ -47,7 +47,8 @@ def fail_all(group: BaseExceptionGroup[BaseException]) -> int:
 def leaves(error: BaseException) -> list[BaseException]:
     """Return the errors that a group holds at any depth; the error itself where it is none."""
     if isinstance(error, BaseExceptionGroup):
-        return [leaf for one in error.exceptions for leaf in leaves(one)]
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return [leaf for one in group.exceptions for leaf in leaves(one)]
     return [error]
 
 

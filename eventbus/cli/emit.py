@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -76,7 +76,7 @@ def _options(id: str | None, key: str | None, headers: list[str]) -> "EmitOption
 
 def _parsed(text: str) -> dict[str, object]:
     try:
-        value = json.loads(text)
+        value: object = json.loads(text)
     except json.JSONDecodeError as exc:
         line = text.splitlines()[exc.lineno - 1] if text.splitlines()[exc.lineno - 1 :] else ""
         start = max(0, exc.colno - 41)
@@ -88,9 +88,9 @@ def _parsed(text: str) -> dict[str, object]:
             )
         ) from exc
     if not isinstance(value, dict):
-        kind = {list: "an array", str: "a string", type(None): "null"}.get(type(value), "a number")
-        raise typer.Exit(console.stop_with(f"the payload must be a JSON object, it is {kind}"))
-    return value
+        problem = f"the payload must be a JSON object, not {json.dumps(value)[:40]}"
+        raise typer.Exit(console.stop_with(problem))
+    return cast("dict[str, object]", value)
 
 
 def _registry() -> "Registry":

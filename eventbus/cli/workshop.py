@@ -74,7 +74,10 @@ class Workshop:
                 await child.stop(float(env["EVENTBUS_GRACE"]) + PATIENCE)
 
     async def _watch(self) -> None:
-        from watchfiles import PythonFilter, awatch
+        from watchfiles import (
+            PythonFilter,
+            awatch,  # pyright: ignore[reportUnknownVariableType] - names trio
+        )
 
         root = Path.cwd()
         async for changes in awatch(root, watch_filter=PythonFilter()):

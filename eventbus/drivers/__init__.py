@@ -1,0 +1,1 @@
+"""Transports: the seam, and the drivers behind it."""

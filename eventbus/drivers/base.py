@@ -185,6 +185,13 @@ class Driver(Protocol):
         """
         ...
 
+    async def report_orphans(self, declared: Sequence[ConsumerSpec]) -> None:
+        """Tell by signal of each durable of this service that nobody declares any more.
+
+        It goes on holding the events that it hasn't handled. Best effort: never raises.
+        """
+        ...
+
     async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
         """Store a message and return once the server says that it is stored.
 

@@ -1,0 +1,1 @@
+"""The onion around listeners and emits, one behavior in each module."""

@@ -19,8 +19,9 @@ class Timeout:
 
     async def __call__(self, context: Context, call_next: CallNext) -> None:
         """Run the rest of the chain within the limit."""
+        scope = asyncio.timeout(self._limit)
         try:
-            async with asyncio.timeout(self._limit) as scope:
+            async with scope:
                 await call_next(context)
         except TimeoutError as exc:
             if scope.expired():

@@ -1,7 +1,7 @@
 """Connect for one question or one command: give up soon, and say what to do."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from eventbus.drivers.jetstream.admin import Admin
@@ -13,7 +13,7 @@ __all__ = ("not_answering", "reading")
 
 
 @asynccontextmanager
-async def reading(settings: Settings) -> AsyncIterator[Admin]:
+async def reading(settings: Settings) -> AsyncGenerator[Admin]:
     """Look at the streams and durables of a namespace; nothing is created or changed.
 
     Raises:

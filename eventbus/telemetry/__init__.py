@@ -1,0 +1,1 @@
+"""Signals, and what logs, metrics and traces make of them."""

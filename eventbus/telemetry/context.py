@@ -1,11 +1,9 @@
-"""What logs, metrics and spans show of a trace and of an error; loads no OpenTelemetry."""
+"""What logs, metrics and spans show of a trace; loads no OpenTelemetry."""
 
 import sys
 from typing import NamedTuple
 
-from eventbus.errors import EventBusError
-
-__all__ = ("ActiveSpan", "active_span", "error_type", "sampled", "trace_id")
+__all__ = ("ActiveSpan", "active_span", "sampled", "trace_id")
 
 _TRACEPARENT = 55
 """Characters of ``00-<trace id>-<span id>-<flags>``."""
@@ -43,12 +41,3 @@ def sampled(traceparent: str) -> bool:
         return bool(int(traceparent[_TRACEPARENT - 2 : _TRACEPARENT], 16) & 1)
     except ValueError:
         return False
-
-
-def error_type(error: Exception) -> str:
-    """Return ``error.type``: the code of our errors, the class's full name of others."""
-    if isinstance(error, EventBusError):
-        return error.code
-    kind = type(error)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return f"{module}{kind.__qualname__}"

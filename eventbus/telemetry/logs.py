@@ -16,9 +16,9 @@ from typing_extensions import override
 
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import Connected, ConsumerRecovered, Disconnected, TopologyChanged
-from eventbus.errors import Signal
+from eventbus.errors import Signal, error_type
 from eventbus.middleware.base import CallNext, Context
-from eventbus.telemetry.context import active_span, error_type, trace_id
+from eventbus.telemetry.context import active_span, trace_id
 from eventbus.telemetry.signals import (
     EmitFailed,
     Emitted,

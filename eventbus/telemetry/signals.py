@@ -173,5 +173,5 @@ class Observers:
         for observer in tuple(self._observers):  # one may add or remove observers
             try:
                 observer(happened)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it is, it must not change what happens
                 _log.exception("observer %r failed on %s", observer, type(happened).__name__)

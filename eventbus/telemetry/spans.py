@@ -17,9 +17,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from eventbus.drivers.base import Receipt
 from eventbus.envelope import Envelope
-from eventbus.errors import Discard, RetryLater, Signal
+from eventbus.errors import Discard, RetryLater, Signal, error_type
 from eventbus.middleware.base import CallEmit, CallNext, Context
-from eventbus.telemetry.context import error_type
 
 __all__ = ("ConsumeTracing", "EmitTracing")
 

@@ -1,0 +1,1 @@
+"""What keeps the listeners of a process fed, alive and observed."""

@@ -91,7 +91,8 @@ class Trail:
 
 def _opened(file: Path) -> sqlite3.Connection:
     file.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(file, isolation_level=None)
+    # Whoever else writes is brief; longer than this, the event is better off waiting on the server.
+    database = sqlite3.connect(file, timeout=1, isolation_level=None)
     # Readers look while we write; a commit is on disk, since the event is acknowledged after it.
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")

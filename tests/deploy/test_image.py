@@ -42,11 +42,14 @@ def answering(status: int) -> Iterator[int]:
             """Say nothing."""
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        # It looks every so many seconds whether it is to stop.
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def healthy(port: int) -> bool:

@@ -115,14 +115,23 @@ async def stored_ids(url: str, stream: str = "EVENTS") -> list[str]:
     return ids
 
 
+def hpub(subject: bytes, head: bytes, body: bytes = b"{}") -> bytes:
+    return b"HPUB %b %d %d\r\n%b%b\r\n" % (
+        subject,
+        len(head),
+        len(head) + len(body),
+        head,
+        body,
+    )
+
+
 async def put_raw(url: str, lines: bytes) -> None:
     """Write protocol bytes that no client library would send, and wait until they are read."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n' + lines + b"PING\r\n")
     async with asyncio.timeout(5):
-        while await reader.readline() != b"PONG\r\n":
-            pass
+        await reader.readuntil(b"PONG\r\n")
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()
@@ -138,10 +147,10 @@ class Line:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._open.set()
-        self.loses: Callable[[bytes], bool] = lambda _: False
-        """Which bytes towards the server get lost."""
-        self.mutes: Callable[[bytes], bool] = lambda _: False
-        """Which bytes towards the client get lost."""
+        self.forth: Callable[[bytes], bytes] = lambda data: data
+        """What becomes of bytes towards the server."""
+        self.back: Callable[[bytes], bytes] = lambda data: data
+        """What becomes of bytes towards the client."""
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -189,20 +198,19 @@ class Line:
             return
         self._writers.add(forth)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._copy(reader, forth, lambda data: self.loses(data)))
-            group.create_task(self._copy(back, writer, lambda data: self.mutes(data)))
+            group.create_task(self._copy(reader, forth, lambda data: self.forth(data)))
+            group.create_task(self._copy(back, writer, lambda data: self.back(data)))
 
     async def _copy(
         self,
         source: asyncio.StreamReader,
         target: asyncio.StreamWriter,
-        drops: Callable[[bytes], bool],
+        become: Callable[[bytes], bytes],
     ) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
                 await self._open.wait()
-                if not drops(data):
-                    target.write(data)
+                target.write(become(data))
         target.transport.abort()
 
 

@@ -158,8 +158,7 @@ async def test_a_stored_message_comes_back_as_it_was_published(desk: Desk, admin
 
 
 async def test_a_message_without_headers_has_none(desk: Desk, admin: Admin) -> None:
-    await desk.client.publish("events.user.created", b"{}")
-    await desk.client.flush()
+    await desk.client.jetstream().publish("events.user.created", b"{}")
 
     assert await admin.message("EVENTS", 1) == Message("events.user.created", {}, b"{}", None)
 

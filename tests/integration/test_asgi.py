@@ -14,6 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -102,7 +103,7 @@ async def client(bench: Bench) -> AsyncIterator[httpx.AsyncClient]:
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(15):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - the state of a server
             await asyncio.sleep(0.02)
 
 
@@ -258,6 +259,18 @@ async def test_a_body_without_a_declared_length_is_cut_off_at_the_limit(
     assert sent <= 1200
 
 
+async def test_a_body_that_says_it_is_too_long_isnt_read_at_all() -> None:
+    async def receive() -> dict[str, object]:
+        pytest.fail("read a body that is too long")
+
+    scope = {"type": "http", "headers": [(b"content-length", b"1001")]}
+
+    with pytest.raises(HTTPException) as caught:
+        await read_body(Request(scope, receive), 1000)
+
+    assert caught.value.status_code == 413
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -370,10 +383,14 @@ async def test_a_port_that_is_taken_is_a_clear_error(nats_server: NatsServer) ->
             await events.run()
         with pytest.raises(SettingsError) as caught:
             await http.started()
+    async with events:
+        await http.started()
+        listened = http.port
 
     assert f"service 'web' can't listen on 127.0.0.1:{port}" in str(caught.value)
     assert "EVENTBUS_HTTP_PORT" in str(caught.value)
     assert _causes(ended.value) == [caught.value]
+    assert listened == port
 
 
 async def test_an_application_whose_lifespan_fails_ends_the_service(settings: Settings) -> None:
@@ -399,7 +416,7 @@ async def test_the_fastapi_example_of_the_guide_works(
     monkeypatch.setenv("EVENTBUS_NATS_URL", nats_server.url)
     example = _first_block(GUIDE.read_text())
     monkeypatch.setitem(sys.modules, "shop", shop := ModuleType("shop"))
-    exec(compile(example, str(GUIDE), "exec"), vars(shop))  # noqa: S102 - the guide's own code
+    exec(compile(example, str(GUIDE), "exec"), vars(shop))
     app = vars(shop)["app"]
     assert isinstance(app, FastAPI)
 

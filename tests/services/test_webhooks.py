@@ -76,9 +76,7 @@ async def test_another_delivery_under_the_same_id_is_a_conflict(client: httpx.As
         signature(SECRET.encode(), json.dumps(BODY).encode()).removeprefix("sha256="),
     ],
 )
-async def test_a_signature_that_isnt_right_is_a_401(
-    client: httpx.AsyncClient, given: str
-) -> None:
+async def test_a_signature_that_isnt_right_is_a_401(client: httpx.AsyncClient, given: str) -> None:
     answer = await deliver(client, "ping", BODY, headers={"X-Hub-Signature-256": given})
 
     assert answer.status_code == 401
@@ -109,7 +107,7 @@ async def test_a_signature_that_isnt_even_text_is_a_401(client: httpx.AsyncClien
         b'"\xff"',
         b"1,2",
         b"1],[2",
-        b"[" * 200 + b"]" * 200,
+        b"[" * 201 + b"]" * 201,
         b'"\\ud800"',
     ],
 )
@@ -119,7 +117,7 @@ async def test_a_body_that_isnt_json_is_a_400(client: httpx.AsyncClient, body: b
     assert (answer.status_code, answer.json()["detail"]) == (400, "the body isn't JSON")
 
 
-@pytest.mark.parametrize("body", [b"null", b"[]", b'"text"', b" 1 ", b"[" * 198 + b"]" * 198])
+@pytest.mark.parametrize("body", [b"null", b"[]", b'"text"', b" 1 ", b"[" * 200 + b"]" * 200])
 async def test_any_json_is_taken_and_can_be_read_by_a_listener(house: House, body: bytes) -> None:
     watch = Watch(house.audit, house.triage)
 
@@ -160,7 +158,7 @@ async def test_a_body_over_the_servers_limit_is_a_413_with_its_numbers(tmp_path:
 
     assert (taken.status_code, refused.status_code) == (202, 413)
     assert refused.json()["error"] == "driver.payload_too_large"
-    assert "65536" in refused.json()["detail"]
+    assert "the limit is 61440" in refused.json()["detail"]
 
 
 async def test_the_answer_waits_until_the_server_has_stored_the_event(
@@ -201,7 +199,8 @@ async def test_a_bus_that_is_slow_is_a_503_before_github_hangs_up(
     monkeypatch.setattr(app, "ANSWER_WITHIN", 0.3)
 
     nats_server.pause()
-    refused = await deliver(client, "ping", BODY)
+    async with asyncio.timeout(5):
+        refused = await deliver(client, "ping", BODY)
     nats_server.resume()
     monkeypatch.undo()
     again = await deliver(client, "ping", BODY)

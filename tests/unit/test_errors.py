@@ -94,7 +94,7 @@ def test_a_code_begins_with_that_of_its_family() -> None:
 def test_the_module_exports_every_error_it_defines() -> None:
     defined = {error.__name__ for error in tree()} | {"Signal", "Reject", "Discard", "RetryLater"}
 
-    assert defined | {"did_you_mean"} == set(errors.__all__)
+    assert defined | {"did_you_mean", "error_type"} == set(errors.__all__)
 
 
 def test_the_tree_in_the_docstring_names_every_error() -> None:

@@ -11,7 +11,16 @@ from datetime import datetime
 
 from eventbus.cli.demo.scrape import Buckets, Samples
 
-__all__ = ("Account", "Consumer", "DeadLetter", "Missing", "Recorded", "Row", "account_of")
+__all__ = (
+    "Account",
+    "Consumer",
+    "DeadLetter",
+    "Holdings",
+    "Missing",
+    "Recorded",
+    "Row",
+    "account_of",
+)
 
 HANDLED = ("ok", "dropped", "duplicate")
 """Outcomes after which a listener is done with an event; ``dead`` is counted in the DLQ."""
@@ -39,6 +48,7 @@ class DeadLetter:
     name: str
     durable: str
     reason: str
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,18 @@ class Consumer:
     """Tells whether its filters match a subject."""
     unsettled: int = 0
     """Events that it hasn't handed out, or that are handed out and not settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What the server holds."""
+
+    events: tuple[Recorded, ...]
+    dead_letters: tuple[DeadLetter, ...]
+    consumers: tuple[Consumer, ...]
+    """The durables on the stream of events."""
+    audited: frozenset[str] | None = None
+    """The ids in the audit trail; None where nobody looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,45 +110,43 @@ class Account:
 
     rows: tuple[Row, ...]
     missing: tuple[Missing, ...]
-    unstored: Mapping[str, int] = field(default_factory=dict)
+    dead_letters: tuple[DeadLetter, ...] = ()
+    unaudited: int = 0
+    """Events that the audit trail lacks, by id."""
+    unstored: Mapping[str, int] = field(default_factory=dict[str, int])
     """Events that services count as emitted and the stream doesn't hold, by name."""
     unsettled: int = 0
 
     @property
     def complete(self) -> bool:
         """Whether everything is accounted for."""
-        return not (self.missing or self.unstored or self.unsettled)
+        return not self.problems()
 
     def problems(self) -> list[str]:
         """Say what is lost."""
         lost = [str(one) for one in self.missing]
         lost += [f"{n} {name} emitted and not stored" for name, n in self.unstored.items()]
+        if self.unaudited:
+            lost.append(f"{self.unaudited} events aren't in the audit trail")
         if self.unsettled:
             lost.append(f"{self.unsettled} deliveries are still not settled")
         return lost
 
 
-def account_of(
-    events: Sequence[Recorded],
-    dead_letters: Iterable[DeadLetter],
-    consumers: Sequence[Consumer],
-    metrics: Mapping[str, Samples],
-) -> Account:
+def account_of(holdings: Holdings, metrics: Mapping[str, Samples]) -> Account:
     """Compare what the stream holds with what became of it, for every durable and event name.
 
     Args:
-        events: What the stream of events holds.
-        dead_letters: What the DLQ holds.
-        consumers: The durables on the stream of events.
+        holdings: What the server holds.
         metrics: What each service counts, by its name.
     """
-    stored = Counter(one.name for one in events)
-    subjects = {one.name: one.subject for one in events}
-    dead = Counter((one.durable, one.name) for one in dead_letters)
+    stored = Counter(one.name for one in holdings.events)
+    subjects = {one.name: one.subject for one in holdings.events}
+    dead = Counter((one.durable, one.name) for one in holdings.dead_letters)
     fates = {
         name: [
             _fate(name, one, metrics.get(one.service, Samples()), dead)
-            for one in consumers
+            for one in holdings.consumers
             if one.takes(subjects[name])
         ]
         for name in sorted(stored)
@@ -139,8 +159,10 @@ def account_of(
             for fate in each
             if fate.accounted < stored[name]
         ),
+        dead_letters=holdings.dead_letters,
+        unaudited=_unaudited(holdings),
         unstored=_unstored(stored, metrics.values()),
-        unsettled=sum(one.unsettled for one in consumers),
+        unsettled=sum(one.unsettled for one in holdings.consumers),
     )
 
 
@@ -181,6 +203,13 @@ def _row(name: str, emitted: int, fates: Sequence[_Fate]) -> Row:
         dead=sum(one.dead for one in fates),
         latency=sum((one.latency for one in fates), Buckets()),
     )
+
+
+def _unaudited(holdings: Holdings) -> int:
+    if holdings.audited is None:
+        return 0
+    given_up = {one.id for one in holdings.dead_letters if one.durable.startswith("audit__")}
+    return len({one.id for one in holdings.events} - holdings.audited - given_up)
 
 
 def _unstored(stored: Counter[str], metrics: Iterable[Samples]) -> dict[str, int]:

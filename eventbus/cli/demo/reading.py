@@ -1,37 +1,37 @@
-"""Read what the server holds at the end of the demo: events, dead letters, durables."""
+"""Read what is stored at the end of the demo: events, dead letters, durables, the audit trail."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 from eventbus import deadletter
 from eventbus import headers as h
-from eventbus.cli.demo.account import Consumer, DeadLetter, Recorded
+from eventbus.cli.demo.account import Consumer, DeadLetter, Holdings, Recorded
 from eventbus.drivers.jetstream.admin import Admin, Stored
 from eventbus.subject import Subjects
 
-__all__ = ("Holdings", "consumers_of", "holdings_of")
+__all__ = ("consumers_of", "holdings_of")
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Holdings:
-    """What the server holds."""
-
-    events: tuple[Recorded, ...]
-    dead_letters: tuple[DeadLetter, ...]
-    consumers: tuple[Consumer, ...]
-
-
-async def holdings_of(admin: Admin, subjects: Subjects) -> Holdings:
-    """Read the streams of a namespace whole; raises as `Admin` does."""
+async def holdings_of(admin: Admin, subjects: Subjects, audit: Path) -> Holdings:
+    """Read the streams of a namespace and the audit trail whole; raises as `Admin` does."""
     events = [
         _recorded(one)
         async for one in admin.messages(subjects.stream, subject=subjects.event(">"))
     ]
     dead = [_dead_letter(one) async for one in admin.messages(subjects.dead_letter_stream)]
-    return Holdings(tuple(events), tuple(dead), await consumers_of(admin))
+    audited = await asyncio.to_thread(_audited, audit)
+    return Holdings(tuple(events), tuple(dead), await consumers_of(admin), audited)
+
+
+def _audited(database: Path) -> frozenset[str]:
+    """Return the ids in the audit trail, each of which stands there once: it is the key."""
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        return frozenset(id for (id,) in connection.execute("SELECT id FROM events"))
 
 
 async def consumers_of(admin: Admin) -> tuple[Consumer, ...]:
@@ -63,11 +63,12 @@ def _recorded(stored: Stored) -> Recorded:
 
 
 def _dead_letter(stored: Stored) -> DeadLetter:
-    headers: Mapping[str, str] = h.lowered(stored.message.headers)
+    headers = h.lowered(stored.message.headers)
     failure = deadletter.read(stored.message)
     return DeadLetter(
         id=headers.get(h.ID, ""),
         name=headers.get(h.TYPE, "unknown"),
         durable=f"{failure.service}__{failure.listener}",
         reason=failure.reason.value,
+        error=failure.error_message,
     )

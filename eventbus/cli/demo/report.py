@@ -1,27 +1,45 @@
 """The demo's closing words: the table, one story, and where to look."""
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from eventbus.cli.demo.account import Account, Row
 from eventbus.cli.demo.scrape import Buckets
 from eventbus.cli.demo.system import System
 
-__all__ = ("places", "table")
+__all__ = ("explained", "places", "table")
 
-_COLUMNS = ("event", "emitted", "to handle", "handled", "retried", "dead letters", "p50", "p99")
+_COLUMNS = ("event", "emitted", "due", "handled", "retried", "dead", "p50", "p99")
+_SHOWN = 5
+"""How many dead letters are shown."""
 
 
 def table(account: Account) -> Table:
     """Return the account as a table, with its sums below."""
-    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_footer=True)
+    made = Table(
+        box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1), pad_edge=False, show_footer=True
+    )
     for column, total in zip(_COLUMNS, _cells(_total(account)), strict=True):
         right = column != _COLUMNS[0]
         made.add_column(column, total, justify="right" if right else "left", no_wrap=True)
     for row in account.rows:
         made.add_row(*_cells(row), style="yellow" if row.dead else "")
     return made
+
+
+def explained(account: Account) -> list[str]:
+    """Return what the columns mean, and what is in the DLQ."""
+    dead = account.dead_letters
+    more = [f"and {len(dead) - _SHOWN} more dead letters"] if len(dead) > _SHOWN else []
+    return [
+        "due: emitted, times the listeners that take it; p50 and p99: from emit to handled, "
+        "retries included",
+        *(
+            f"dead letter: {one.name} at {one.durable}, {one.reason}: {one.error}"
+            for one in dead[:_SHOWN]
+        ),
+        *more,
+    ]
 
 
 def _total(account: Account) -> Row:
@@ -49,11 +67,15 @@ def _ms(seconds: float | None) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
 
 
-def places(system: System, console: Console) -> None:
-    """Print where everything is, as long as it runs."""
-    for name, url in system.metrics.items():
+def places(system: System) -> list[str]:
+    """Return where everything is, as long as it runs."""
+    lines: list[str] = []
+    for name, url in sorted(system.metrics.items()):
         at = f"  http {system.http[name]}" if name in system.http else ""
-        console.print(f"  {name:<13} metrics {url}{at}", soft_wrap=True)
-    console.print(f"  {'nats-server':<13} {system.server.url}", soft_wrap=True)
-    console.print(f"  {'audit':<13} sqlite3 {system.audit_database}", soft_wrap=True)
-    console.print(f"  {'mails':<13} {system.maildir}", soft_wrap=True)
+        lines.append(f"  {name:<13} {url}{at}")
+    return [
+        *lines,
+        f"  {'nats-server':<13} {system.server.url}",
+        f"  {'audit trail':<13} {system.audit_database}",
+        f"  {'mails':<13} {system.maildir}",
+    ]

@@ -4,8 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 __all__ = ("Buckets", "Samples", "parse")
+
+_Series: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
+"""A metric's name, and its labels in order."""
 
 _WANTED = frozenset(
     (
@@ -21,7 +25,7 @@ _WANTED = frozenset(
 class Buckets:
     """A histogram: how many observations were at most each bound."""
 
-    counts: Mapping[float, int] = field(default_factory=dict)
+    counts: Mapping[float, int] = field(default_factory=dict[float, int])
 
     @property
     def total(self) -> int:
@@ -54,8 +58,7 @@ class Buckets:
 class Samples:
     """What one process counts."""
 
-    values: Mapping[tuple[str, tuple[tuple[str, str], ...]], float] = field(default_factory=dict)
-    """By name and sorted labels."""
+    values: Mapping[_Series, float] = field(default_factory=dict[_Series, float])
 
     def emitted(self) -> Counter[str]:
         """Return how many events it has emitted and got a first receipt for, by name."""

@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -17,7 +17,14 @@ from eventbus.embedded import NatsServer
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.loading import search_working_directory
 
-__all__ = ("SERVICES", "ServiceEndedError", "System", "forget_settings", "require_services", "running")
+__all__ = (
+    "SERVICES",
+    "ServiceEndedError",
+    "System",
+    "forget_settings",
+    "require_services",
+    "running",
+)
 
 SERVICES = ("audit", "notification", "triage", "user", "vendor", "payment", "webhooks")
 """Listeners first, so that they are there when the first event is."""
@@ -72,10 +79,10 @@ class System:
     folder: Path
     secret: str
     """What GitHub's deliveries are signed with."""
-    children: dict[str, Child] = field(default_factory=dict)
-    http: dict[str, str] = field(default_factory=dict)
+    children: dict[str, Child] = field(default_factory=dict[str, Child])
+    http: dict[str, str] = field(default_factory=dict[str, str])
     """Where the services answer, by name."""
-    metrics: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, str] = field(default_factory=dict[str, str])
     """Where their metrics are."""
 
     @property
@@ -114,12 +121,15 @@ class System:
         for name in SERVICES:
             try:
                 async with asyncio.timeout_at(deadline):
-                    while not await self._is_ready(name):
-                        await asyncio.sleep(POLL)
+                    await self._until_ready(name)
             except TimeoutError as exc:
                 raise ServiceEndedError(
                     self._explained(name, f"wasn't ready in {START_PATIENCE:g} s")
                 ) from exc
+
+    async def _until_ready(self, name: str) -> None:
+        while not await self._is_ready(name):  # noqa: ASYNC110 - another process tells no event
+            await asyncio.sleep(POLL)
 
     async def _is_ready(self, name: str) -> bool:
         if name not in self.metrics or (name in HTTP and name not in self.http):
@@ -158,15 +168,15 @@ class System:
 
 
 @asynccontextmanager
-async def running(root: Path) -> AsyncIterator[System]:
+async def running(root: Path) -> AsyncGenerator[System]:
     """Run the services that lie in ``root``; what they leave is removed at the end.
 
     Raises:
         ServiceEndedError: One ended by itself, at any time.
         ServerNotFoundError, ServerStartError: There is no server to run on.
     """
-    with tempfile.TemporaryDirectory(prefix="eventbus-demo-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="eventbus-demo-", ignore_cleanup_errors=True) as made:
+        folder = Path(made)
         async with NatsServer(store=folder / "nats") as server:
             system = System(server, folder, secrets.token_hex(16))
             env = _environment(system, root)

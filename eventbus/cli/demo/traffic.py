@@ -1,12 +1,12 @@
 """The traffic: what people and GitHub do, through the services' HTTP interfaces."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from eventbus.cli.demo.deliveries import Delivery
-from eventbus.cli.demo.http import Answer, UnreachableError, send
+from eventbus.cli.demo.http import Answer, send
 
 __all__ = ("Traffic",)
 
@@ -39,7 +39,7 @@ class Traffic:
     deliveries: Sequence[Delivery]
     requests: int = 0
     """How many were sent."""
-    refused: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list[str])
     """Answers that weren't the expected ones."""
 
     async def run(self) -> None:
@@ -55,31 +55,38 @@ class Traffic:
 
     async def users(self) -> None:
         """Sign up; some change their address, log in, leave; one can't be written to."""
+        user_service = self.services["user"]
         for number in range(USERS):
             user = f"u-{number:04}"
             domain = BOUNCING if number == USERS // 2 else _domain(number, 12)
             new = {"user_id": user, "email": f"{user}@{domain}", "name": f"User {number}"}
-            await self._ask(201, "POST", "user", "/users", new)
+            await self._ask(201, "POST", user_service + "/users", new)
             if number % 4 == 1:
                 change = {"email": f"{user}.new@{_domain(number, 12)}"}
-                await self._ask(200, "PATCH", "user", f"/users/{user}", change)
+                await self._ask(200, "PATCH", user_service + f"/users/{user}", change)
             if number % 2 == 0:
-                await self._ask(204, "POST", "user", f"/users/{user}/login", {})
+                await self._ask(204, "POST", user_service + f"/users/{user}/login", {})
             if number % 10 == 9:
-                await self._ask(204, "DELETE", "user", f"/users/{user}", {})
+                await self._ask(204, "DELETE", user_service + f"/users/{user}", {})
 
     async def vendors(self) -> None:
         """Apply, and be approved or rejected; some are suspended later."""
+        vendor_service = self.services["vendor"]
         for number in range(VENDORS):
             new = {"name": f"Shop {number}", "owner_email": f"owner{number}@{_domain(number, 8)}"}
-            vendor = (await self._ask(201, "POST", "vendor", "/vendors", new)).field("vendor_id")
+            vendor = (await self._ask(201, "POST", vendor_service + "/vendors", new)).field(
+                "vendor_id"
+            )
             rulings = ["rejected"] if number % 3 == 2 else ["approved"]
             rulings += ["suspended"] if number % 6 == 0 else []
             for status in rulings:
-                await self._ask(200, "PATCH", "vendor", f"/vendors/{vendor}", {"status": status})
+                await self._ask(
+                    200, "PATCH", vendor_service + f"/vendors/{vendor}", {"status": status}
+                )
 
     async def payments(self) -> None:
         """Pay; every fourth card is declined."""
+        payment_service = self.services["payment"]
         for number in range(PAYMENTS):
             declined = number % 4 == 3
             charge = {
@@ -88,7 +95,9 @@ class Traffic:
                 "currency": "EUR",
                 "card": DECLINED if declined else CHARGED,
             }
-            await self._ask(402 if declined else 201, "POST", "payment", "/payments", charge)
+            await self._ask(
+                402 if declined else 201, "POST", payment_service + "/payments", charge
+            )
 
     async def github(self) -> None:
         """Deliver; the first one twice, as GitHub does, and one with a wrong signature."""
@@ -98,15 +107,21 @@ class Traffic:
             await self._deliver(401, delivery, f"not {self.secret}")
 
     async def _deliver(self, expected: int, delivery: Delivery, secret: str) -> None:
-        headers = delivery.headers(secret)
-        body = delivery.body
-        await self._ask(expected, "POST", "webhooks", "/webhooks/github", body, headers)
+        url = self.services["webhooks"] + "/webhooks/github"
+        await self._ask(expected, "POST", url, delivery.body, delivery.headers(secret))
 
-    async def _ask(self, expected: int, method: str, service: str, path: str, *content) -> Answer:
-        answer = await send(method, self.services[service] + path, *content)
+    async def _ask(
+        self,
+        expected: int,
+        method: str,
+        url: str,
+        content: object,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        answer = await send(method, url, content, headers)
         self.requests += 1
         if answer.status != expected:
-            self.refused.append(f"{method} {path}: {answer.status}, not {expected}")
+            self.refused.append(f"{method} {url} answered {answer.status}, not {expected}")
         await asyncio.sleep(PAUSE)
         return answer
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from eventbus.cli.demo.account import Consumer, DeadLetter, Recorded
+from eventbus.cli.demo.account import Consumer, Holdings, Recorded
 
 __all__ = ("story", "telling")
 
@@ -34,19 +34,15 @@ def _width(events: Sequence[Recorded], consumers: Sequence[Consumer]) -> tuple[i
     return len(services), len(events), (max(times) - min(times)).total_seconds()
 
 
-def story(
-    correlation_id: str,
-    events: Iterable[Recorded],
-    consumers: Sequence[Consumer],
-    dead_letters: Iterable[DeadLetter],
-) -> list[str]:
+def story(correlation_id: str, holdings: Holdings) -> list[str]:
     """Return a correlation as lines of a tree.
 
     An event stands under the listener that emitted it, where the emitting service has only one
     that took its cause, else under its cause.
     """
     own = sorted(
-        (one for one in events if one.correlation_id == correlation_id), key=lambda one: one.time
+        (one for one in holdings.events if one.correlation_id == correlation_id),
+        key=lambda one: one.time,
     )
     if not own:
         return []
@@ -56,8 +52,8 @@ def story(
         children[one.causation_id if one.causation_id in known else None].append(one)
     facts = _Facts(
         children=children,
-        takers=lambda event: [one for one in consumers if one.takes(event.subject)],
-        dead={(one.id, one.durable): one.reason for one in dead_letters},
+        takers=lambda event: [one for one in holdings.consumers if one.takes(event.subject)],
+        dead={(one.id, one.durable): one.reason for one in holdings.dead_letters},
         began=own[0].time,
     )
     lines = [f"correlation {correlation_id}"]

@@ -104,22 +104,24 @@ class Connection:
 
     async def run(self) -> None:
         """Replace the link whenever it is lost, until cancelled."""
-        link = self._link
-        assert link is not None, "open() comes before run()"
-        try:
-            while True:
-                await self._guard(link)
-                await link.close()
-                link = await self._connect()
-                self._up(link)
-        finally:
+        while True:
+            link = self._link
+            assert link is not None, "open() comes before run()"
+            await self._guard(link)
             await link.close()
+            self._up(await self._connect())
 
-    def close(self) -> None:
-        """Let nobody wait for a link any more; cancelling `run` closes the one there is."""
+    def release(self) -> None:
+        """Let nobody wait for a link any more; the one there is goes on until `close`."""
         self._closed = True
         self._problem = self._problem or "the driver is closed"
         self._standing.set()
+
+    async def close(self) -> None:
+        """Send what was written and close; `run` must have ended."""
+        self.release()
+        if self._link is not None:
+            await self._link.close()
 
     async def link_by(self, deadline: float) -> Link | None:
         """Return a link that stands, None if there is none by ``deadline`` (loop time).

@@ -126,7 +126,7 @@ class PullConsumer:
     @property
     def problem(self) -> str | None:
         """What keeps it from pulling, once that lasts; safe to ask from any thread."""
-        lasting = self._trouble.lasting
+        lasting = "" if self._stopping else self._trouble.lasting
         return f"consumer {self._spec.durable}: {lasting}" if lasting else None
 
     async def _run(self) -> None:
@@ -165,11 +165,9 @@ class PullConsumer:
             await self._answer(link)
             now = self._loop.time()
             self._check(link, now)
-            if now >= self._resume_at:
-                if self._absent:
-                    await self._recover()
+            if now >= self._resume_at and (not self._absent or await self._recover()):
                 await self._request(link, inbox)
-            await self._pause(HEARTBEAT / 2 if now >= self._resume_at else self._resume_at - now)
+            await self._pause(max(0.0, self._resume_at - self._loop.time()) or HEARTBEAT / 2)
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -199,12 +197,12 @@ class PullConsumer:
         return free > 0 and (free >= self._step or not self._requested)
 
     def _check(self, link: Link, now: float) -> None:
-        if link.is_denied(self._pull):
-            self._trouble.begin(f"{link.server.url} doesn't let us publish to '{self._pull}'")
         if self._requested and now - self._heard_at > SILENCE:
             self._trouble.begin(f"no heartbeat for {SILENCE:g} s")
             self._forget_requests()
             self._absent = True
+        if link.is_denied(self._pull):
+            self._trouble.begin(f"{link.server.url} doesn't let us publish to '{self._pull}'")
 
     def _forget_requests(self) -> None:
         """Expect nothing more of the requests made so far; their statuses mean nothing now."""
@@ -303,21 +301,19 @@ class PullConsumer:
         if problem:
             self._outside.notify(ConsumerRecovered(self._spec.durable, problem))
 
-    async def _recover(self) -> None:
-        """Create the durable again if it isn't there."""
-        self._absent = False
-        if await self._exists():
-            return
-        try:
-            await self._outside.topology.recreate_consumer(self._spec, self._progress.after)
-        except (EventBusError, TimeoutError) as exc:
-            self._failed(f"its durable was deleted; {exc}")
-            self._absent = True
-        else:
+    async def _recover(self) -> bool:
+        """Create the durable again if it isn't there; False if that failed."""
+        if not await self._exists():
+            after = self._progress.after
+            try:
+                await self._outside.topology.recreate_consumer(self._spec, after)
+            except (EventBusError, TimeoutError) as exc:
+                self._failed(f"its durable was deleted; {exc}")
+                return False
             self._progress.recreated()
-            self._trouble.begin(
-                f"its durable was deleted; created again after sequence {self._progress.after}"
-            )
+            self._trouble.begin(f"its durable was deleted; created again after sequence {after}")
+        self._absent = False
+        return True
 
     async def _exists(self) -> bool:
         """Ask; True where nobody can tell."""

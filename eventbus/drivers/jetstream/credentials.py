@@ -61,6 +61,8 @@ def _nkey_seed(settings: Settings) -> str | None:
 
 
 def _is_seed(text: str) -> bool:
+    if not text.startswith("SU"):
+        return False
     import nkeys  # type: ignore[import-untyped]
 
     try:

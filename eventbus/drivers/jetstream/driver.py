@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
 from itertools import count
@@ -28,9 +28,10 @@ from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
 from eventbus.drivers.jetstream.message import Lease
 from eventbus.drivers.jetstream.publisher import DRIVER, Publisher
+from eventbus.drivers.jetstream.streams import NOT_ASKED
 from eventbus.drivers.jetstream.topology import Topology
 from eventbus.envelope import Message
-from eventbus.errors import DriverError, NotConnectedError
+from eventbus.errors import DriverError, EventBusError, NotConnectedError
 from eventbus.settings import Settings
 
 __all__ = ("JetStreamDriver",)
@@ -46,6 +47,8 @@ class JetStreamDriver:
 
     def __init__(self, settings: Settings, *, service: str) -> None:
         self._settings = settings
+        self._service = service
+        self._server = NOT_ASKED
         self._watchers: list[Notify] = []
         self._tasks = asyncio.TaskGroup()
         self._consumers: dict[str, PullConsumer] = {}
@@ -68,7 +71,8 @@ class JetStreamDriver:
     @property
     def features(self) -> Features:
         """What it can do."""
-        return Features(durable=True, delay=True, schedules=True)
+        schedules = "schedules" not in self._server.missing
+        return Features(durable=True, delay=schedules, schedules=schedules)
 
     @property
     def attempts(self) -> AttemptLog:
@@ -81,12 +85,12 @@ class JetStreamDriver:
 
     async def __aenter__(self) -> Self:
         """Connect, and check or create the streams; see `eventbus.drivers.base.Driver`."""
-        await self._connection.open()
         async with AsyncExitStack() as undo:
             await self._tasks.__aenter__()
             undo.push_async_callback(self._close)
+            await self._connection.open()
             self._keeper = self._tasks.create_task(self._connection.run())
-            await self._patiently(self._topology.ensure_server)
+            await self._patiently(self._negotiate)
             await self._patiently(self._topology.ensure_streams)
             undo.pop_all()
         return self
@@ -102,6 +106,13 @@ class JetStreamDriver:
             TopologyError: One differs in a way that isn't ours to change.
         """
         await self._patiently(lambda: self._topology.ensure_consumers(consumers))
+
+    async def report_orphans(self, declared: Sequence[ConsumerSpec]) -> None:
+        """Tell by signal of each durable of this service that nobody declares any more."""
+        # A service with the least privilege may not list durables.
+        if declared and self._settings.provision != "off":
+            with suppress(EventBusError):
+                await self._topology.orphans(self._service, declared)
 
     async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
         """Store a message and return once the server says that it is stored.
@@ -151,6 +162,9 @@ class JetStreamDriver:
         problems = (one.problem for one in list(self._consumers.values()))
         return Status(tuple(problem for problem in problems if problem is not None))
 
+    async def _negotiate(self) -> None:
+        self._server = await self._topology.ensure_server()
+
     def _outside(self) -> Outside:
         settings = self._settings
         return Outside(
@@ -187,10 +201,13 @@ class JetStreamDriver:
             yield reply
 
     async def _close(self) -> None:
-        self._connection.close()
+        self._connection.release()
         for consumer in self._consumers.values():
             await consumer.stop()
         if self._keeper is not None:
             self._keeper.cancel()
-        # Without the exception that ends the caller's block: it isn't one of our tasks'.
-        await self._tasks.__aexit__(None, None, None)
+        try:
+            # Without the exception that ends the caller's block: it isn't one of our tasks'.
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            await self._connection.close()

@@ -156,8 +156,9 @@ class JetStreamDelivery:
         try:
             if self._is_lost():
                 raise SettleError(
-                    f"{self._where()} wasn't acknowledged: its lease of {self._lease.ack_wait:g} s "
-                    "ran out, the server delivers it again"
+                    f"{self._where()} wasn't acknowledged: it isn't ours any more, after "
+                    f"{self._lease.ack_wait:g} s without a sign of life, or since the server has "
+                    "delivered it again"
                 )
             await self._confirmed(ACK)
             known = True

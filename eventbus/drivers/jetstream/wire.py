@@ -364,15 +364,20 @@ class Wire:
     async def close(self) -> None:
         """Send what was written and close, within `CLOSE_PATIENCE` also where nobody answers."""
         try:
-            with suppress(TimeoutError, OSError, nats.errors.Error):
+            # An assertion of nats-py fails where connecting had not got far.
+            with suppress(TimeoutError, OSError, nats.errors.Error, AssertionError):
                 async with asyncio.timeout(CLOSE_PATIENCE):
                     await self._client.close()
         finally:
             for subscription in self._subscriptions:
                 subscription.abandon()
-            writer = getattr(getattr(self._client, "_transport", None), "_io_writer", None)
-            if writer is not None:
-                writer.transport.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop the TCP connection; what was written and not sent is lost."""
+        writer = getattr(getattr(self._client, "_transport", None), "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
 
 async def dial(
@@ -397,6 +402,7 @@ async def dial(
     try:
         await wire.connect(url, login)
     except BaseException:
+        wire.abort()
         await wire.close()
         raise
     return wire

@@ -26,11 +26,12 @@ from eventbus.errors import (
     Reject,
     RetryLater,
     SettingsError,
+    error_type,
 )
 from eventbus.middleware.base import Context
 from eventbus.settings import Settings
 from eventbus.telemetry import tracing
-from eventbus.telemetry.context import active_span, error_type, sampled, trace_id
+from eventbus.telemetry.context import active_span, sampled, trace_id
 from eventbus.telemetry.logs import LogContext
 from eventbus.telemetry.spans import ConsumeTracing, EmitTracing
 from eventbus.telemetry.tracing import tracing_wanted

@@ -1,0 +1,195 @@
+"""A delivery and a driver that record what is asked of them, for tests of decisions.
+
+Fakes of our own seam, written against its protocols; what a real server does is tested elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+import pytest
+
+from eventbus.attempts import History
+from eventbus.drivers.base import HEADROOM, Consumer, ConsumerSpec, Deliver, Features, Notify
+from eventbus.drivers.base import Receipt, Status
+from eventbus.envelope import Message
+
+START = datetime(2026, 3, 1, 10, tzinfo=UTC)
+
+
+class StillClock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.time = START
+
+    def now(self) -> datetime:
+        """Return the time."""
+        return self.time
+
+    def monotonic(self) -> float:
+        """Return the seconds since the start."""
+        return (self.time - START).total_seconds()
+
+    async def sleep(self, seconds: float) -> None:
+        """Move on at once."""
+        self.move(seconds)
+
+    def move(self, seconds: float) -> None:
+        """Let time pass."""
+        self.time += timedelta(seconds=seconds)
+
+
+class FakeDelivery:
+    """A delivery that writes down how it is settled; only the first settlement counts."""
+
+    def __init__(
+        self,
+        message: Message,
+        *,
+        deliveries: int = 1,
+        sequence: int = 1,
+        stored_at: datetime = START,
+        journal: list[str] | None = None,
+        fails: Mapping[str, Exception] | None = None,
+    ) -> None:
+        self.message = message
+        self.stream = "EVENTS"
+        self.sequence = sequence
+        self.stored_at = stored_at
+        self.deliveries = deliveries
+        self.journal = [] if journal is None else journal
+        self.fails = dict(fails or {})
+        self.settled = False
+
+    async def ack(self) -> None:
+        """Settle it as handled."""
+        self._settle("ack", "ack")
+
+    async def nak(self, delay: float = 0.0) -> None:
+        """Give it back."""
+        self._settle("nak", f"nak {delay:g}")
+
+    async def term(self, reason: str) -> None:
+        """Settle it for good."""
+        self._settle("term", f"term: {reason}")
+
+    async def in_progress(self) -> None:
+        """Prolong it."""
+        self.journal.append("in progress")
+
+    def _settle(self, how: str, entry: str) -> None:
+        if self.settled:
+            return
+        self.settled = True
+        self.journal.append(entry)
+        if how in self.fails:
+            raise self.fails[how]
+
+
+class DictLog:
+    """An attempt log in memory."""
+
+    def __init__(self) -> None:
+        self.histories: dict[str, History] = {}
+        self.writes: list[History] = []
+        self.fails: Exception | None = None
+
+    async def read(self, place: str) -> History:
+        """Return what is recorded."""
+        self._check()
+        return self.histories.get(place, History())
+
+    async def write(self, place: str, history: History) -> None:
+        """Record it."""
+        self._check()
+        self.histories[place] = history
+        self.writes.append(history)
+
+    async def forget(self, place: str) -> None:
+        """Drop the record."""
+        self.histories.pop(place, None)
+
+    def _check(self) -> None:
+        if self.fails is not None:
+            raise self.fails
+
+
+class RecordingDriver:
+    """A driver that keeps what is published, and raises or returns what a test tells it to."""
+
+    def __init__(self) -> None:
+        self.name = "recording"
+        self.features = Features(durable=True, delay=True, schedules=True)
+        self.attempts = DictLog()
+        self.journal: list[str] = []
+        """What was asked of the driver and of the deliveries made with it, in order."""
+        self.published: list[Message] = []
+        self.headrooms: list[int] = []
+        self.scheduled: list[tuple[Message, datetime, str]] = []
+        self.raises: list[Exception | None] = []
+        """What the next calls raise, in order; None for a call that goes well."""
+        self.receipts: list[Receipt] = []
+        """What the next publishes return, in order; a fresh receipt where there is none."""
+        self.kept: Message | None = None
+        """What `stored` returns."""
+
+    def watch(self, notify: Notify) -> None:
+        """Take note of an observer."""
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close."""
+
+    async def provision(self, consumers: Sequence[ConsumerSpec]) -> None:
+        """Create durables."""
+
+    async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
+        """Keep a message."""
+        self._raise("publish")
+        self.journal.append(f"publish {message.subject}")
+        self.published.append(message)
+        self.headrooms.append(headroom)
+        if self.receipts:
+            return self.receipts.pop(0)
+        return Receipt(message.id or "", "EVENTS", len(self.published), driver=self.name)
+
+    async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
+        """Keep a message for later."""
+        self._raise("schedule")
+        self.journal.append(f"schedule {holder}")
+        self.scheduled.append((message, at, holder))
+        return Receipt(message.id or "", "EVENTS_LATER", len(self.scheduled), driver=self.name)
+
+    async def stored(self, receipt: Receipt) -> Message | None:
+        """Return what a test says is stored."""
+        return self.kept
+
+    async def consume(self, consumer: ConsumerSpec, deliver: Deliver) -> Consumer:
+        """Refuse: these tests hand deliveries over themselves."""
+        raise NotImplementedError
+
+    def status(self) -> Status:
+        """Return that all is well."""
+        return Status()
+
+    def _raise(self, what: str) -> None:
+        error = self.raises.pop(0) if self.raises else None
+        if error is not None:
+            self.journal.append(f"{what} failed")
+            raise error
+
+
+@pytest.fixture
+def clock() -> StillClock:
+    """Give a clock that stands still."""
+    return StillClock()
+
+
+@pytest.fixture
+def driver() -> RecordingDriver:
+    """Give a driver that records."""
+    return RecordingDriver()
