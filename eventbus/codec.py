@@ -44,9 +44,8 @@ def encode(envelope: Envelope, subject: str) -> Message:
         headers[h.TAGS] = h.quoted(",".join(envelope.tags))
     if envelope.expires is not None:
         headers[h.EXPIRES] = h.render_time(envelope.expires)
-    for name, value in envelope.trace.items():
-        if h.is_plain(value):  # as it came from a request or another system
-            headers[name] = value
+    # As they came from a request or another system.
+    headers |= {name: value for name, value in envelope.trace.items() if h.is_plain(value)}
     for name, value in envelope.headers.items():
         headers[name] = h.quoted(value)
     return Message(subject, headers, envelope.body, envelope.id)

@@ -1,12 +1,30 @@
 """Fixtures that every folder of tests shares."""
 
 import os
+import shutil
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from eventbus.embedded import NatsServer, find_server
 from eventbus.errors import ServerNotFoundError
+
+
+def deploy_tools() -> dict[str, str | None]:
+    """Return the programs that check the files of deploy/, with their paths; None if missing."""
+    beside = str(Path(sys.executable).parent)
+    return {
+        name: shutil.which(name) or shutil.which(name, path=beside)
+        for name in ("promtool", "hadolint")
+    }
+
+
+def pytest_report_header() -> list[str]:
+    """Say which optional checks this machine can't do."""
+    missing = [name for name, path in deploy_tools().items() if path is None]
+    return [f"without {', '.join(missing)}: their checks of deploy/ are left out"] * bool(missing)
 
 
 @pytest.fixture(scope="session")

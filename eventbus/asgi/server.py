@@ -1,6 +1,7 @@
 """`HttpServer`: serves an application for as long as its service runs."""
 
 import asyncio
+import os
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -104,8 +105,10 @@ class HttpServer:
         try:
             return socket.create_server((host, port), family=family, backlog=2048)
         except OSError as exc:
+            # A system error's own text repeats the address; a host that isn't found has no other.
+            problem = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror
             raise SettingsError(
-                f"service '{self._events.name}' can't listen on {host}:{port} ({exc.strerror}); "
+                f"service '{self._events.name}' can't listen on {host}:{port} ({problem}); "
                 "set EVENTBUS_HTTP_HOST and EVENTBUS_HTTP_PORT, port 0 takes any free one"
             ) from exc
 

@@ -6,9 +6,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO, cast
 
-from eventbus.errors import ConfigurationError, EventBusError
+from eventbus.errors import (
+    CertificateError,
+    ConfigurationError,
+    EventBusError,
+    NotAuthorizedError,
+    SchemaError,
+)
 
 __all__ = ("colored", "fail", "fail_all", "leaves", "print_json", "stop_with", "table")
+
+_WRONG_SET_UP = (CertificateError, ConfigurationError, NotAuthorizedError, SchemaError)
+"""What another try can't mend."""
 
 
 def fail(error: EventBusError, *more: str) -> int:
@@ -21,7 +30,7 @@ def fail(error: EventBusError, *more: str) -> int:
 
 def exit_code(error: EventBusError) -> int:
     """Return the code that a process ends with for an error."""
-    return 2 if isinstance(error, ConfigurationError) else 1
+    return 2 if isinstance(error, _WRONG_SET_UP) else 1
 
 
 def stop_with(problem: str, *more: str, code: int = 1) -> int:

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from eventbus.cli import console
-from eventbus.errors import ConfigurationError, EventBusError, InvalidEventError
+from eventbus.errors import (
+    CertificateError,
+    ConfigurationError,
+    EventBusError,
+    InvalidEventError,
+    NotAuthorizedError,
+)
 
 if TYPE_CHECKING:
     from eventbus.event import Event
@@ -132,7 +138,7 @@ def _emitted(event: "Event", options: "EmitOptions") -> "Emission":
     settings = Settings.load()
     try:
         return asyncio.run(emit_event(event, settings, options))
-    except ConfigurationError:
+    except (CertificateError, ConfigurationError, NotAuthorizedError):
         raise
     except EventBusError as error:
         raise _refused(error) from error

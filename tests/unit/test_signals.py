@@ -1,0 +1,64 @@
+"""Observers: told in order, unable to harm."""
+
+import logging
+
+import pytest
+
+from eventbus.telemetry.signals import Happened, Observers, Returned
+
+HAPPENED = Returned("user.created", "mail", "send")
+
+
+def test_every_observer_is_told_in_the_order_they_came() -> None:
+    told: list[tuple[str, Happened]] = []
+    observers = Observers([lambda one: told.append(("first", one))])
+    observers.add(lambda one: told.append(("second", one)))
+
+    observers(HAPPENED)
+
+    assert told == [("first", HAPPENED), ("second", HAPPENED)]
+
+
+def test_an_observer_that_raises_is_logged_and_the_others_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(_: Happened) -> None:
+        raise RuntimeError("no")
+
+    told: list[Happened] = []
+    with caplog.at_level(logging.ERROR):
+        Observers([broken, told.append])(HAPPENED)
+
+    assert told == [HAPPENED]
+    assert "failed on Returned" in caplog.text
+    assert "RuntimeError: no" in caplog.text
+
+
+def test_an_observer_that_was_removed_is_told_no_more() -> None:
+    told: list[Happened] = []
+    observers = Observers([told.append])
+
+    observers.remove(told.append)
+    observers(HAPPENED)
+
+    assert told == []
+
+
+def test_an_observer_that_leaves_while_it_is_told_costs_the_next_one_nothing() -> None:
+    told: list[str] = []
+
+    def leaving(_: Happened) -> None:
+        told.append("leaving")
+        observers.remove(leaving)
+
+    observers = Observers([leaving, lambda _: told.append("staying")])
+
+    observers(HAPPENED)
+    observers(HAPPENED)
+
+    assert told == ["leaving", "staying", "staying"]
+
+
+def test_a_record_can_not_be_changed_by_who_is_told() -> None:
+    with pytest.raises(AttributeError):
+        HAPPENED.name = "other"  # type: ignore[misc]
