@@ -198,19 +198,17 @@ class Line:
             return
         self._writers.add(forth)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._copy(reader, forth, lambda data: self.forth(data)))
-            group.create_task(self._copy(back, writer, lambda data: self.back(data)))
+            group.create_task(self._copy(reader, forth, "forth"))
+            group.create_task(self._copy(back, writer, "back"))
 
     async def _copy(
-        self,
-        source: asyncio.StreamReader,
-        target: asyncio.StreamWriter,
-        become: Callable[[bytes], bytes],
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, way: str
     ) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
                 await self._open.wait()
-                target.write(become(data))
+                change = self.forth if way == "forth" else self.back
+                target.write(change(data))
         target.transport.abort()
 
 

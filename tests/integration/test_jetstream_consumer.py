@@ -29,7 +29,7 @@ from tests.integration.rig import (
     put_raw,
 )
 
-pytestmark = [pytest.mark.nats]
+pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
 
 
 @asynccontextmanager
@@ -504,7 +504,7 @@ async def test_bytes_that_break_nats_py_arrive_and_stop_nobody(
 
 
 async def test_without_permission_to_pull_the_problem_says_so(
-    _nats_binary: None, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(consumer_module, "TROUBLE", 0.5)
     config = """authorization { users = [
@@ -512,16 +512,16 @@ async def test_without_permission_to_pull_the_problem_says_so(
       { user: "mailer", password: "x", permissions: {
         publish: { deny: ["$JS.API.CONSUMER.MSG.NEXT.>"] } } } ] }"""
     with NatsServer(config=config) as server:
-        async with driver_of(server.url, nats_user="mailer", nats_password="x") as driver:
-            async with consuming(driver, Taken()):
-                assert await eventually(lambda: _is_unready(driver))
-                (problem,) = driver.status().problems
+        login = {"nats_user": "mailer", "nats_password": "x"}
+        async with driver_of(server.url, **login) as driver, consuming(driver, Taken()):
+            assert await eventually(lambda: _is_unready(driver))
+            (problem,) = driver.status().problems
     assert (
         "doesn't let us publish to '$JS.API.CONSUMER.MSG.NEXT.EVENTS.mailer__welcome'" in problem
     )
 
 
-async def test_an_ack_the_permissions_dont_cover_is_a_settle_error(_nats_binary: None) -> None:
+async def test_an_ack_the_permissions_dont_cover_is_a_settle_error() -> None:
     config = """authorization { users = [ { user: "mailer", password: "x",
       permissions: { publish: { deny: ["$JS.ACK.>"] } } } ] }"""
     taken = Taken()
@@ -552,7 +552,7 @@ def test_another_subject_tells_no_place(reply: str) -> None:
     assert place_of(reply) is None
 
 
-async def test_the_second_form_of_ack_subjects_works_too(_nats_binary: None) -> None:
+async def test_the_second_form_of_ack_subjects_works_too() -> None:
     taken = Taken()
     with NatsServer(config="feature_flags { js_ack_fc_v2: true }") as server:
         async with driver_of(server.url) as driver, consuming(driver, taken):

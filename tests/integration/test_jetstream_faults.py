@@ -14,7 +14,7 @@ from eventbus.errors import DriverError, EmitUnknown, NotAuthorizedError, Settle
 from tests.integration.desk import eventually
 from tests.integration.rig import Line, Taken, Told, driver_of, event, listener, stored_ids
 
-pytestmark = [pytest.mark.nats]
+pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
 
 
 class Load:
@@ -158,21 +158,21 @@ async def test_a_frozen_server_is_noticed_and_everything_goes_on_after_it(
 ) -> None:
     seen: list[str] = []
     told = Told()
-    async with driver_of(nats_server.url, told, emit_timeout=1.0, connect_timeout=0.5) as driver:
-        async with handling(driver, seen):
-            nats_server.pause()
-            started = time.monotonic()
-            with pytest.raises(EmitUnknown):
-                await driver.publish(event("unknown"))
+    driver = driver_of(nats_server.url, told, emit_timeout=1.0, connect_timeout=0.5)
+    async with driver, handling(driver, seen):
+        nats_server.pause()
+        started = time.monotonic()
+        with pytest.raises(EmitUnknown):
+            await driver.publish(event("unknown"))
 
-            lost = await told.until(Disconnected)
-            noticed = time.monotonic() - started
-            frozen = driver.status()
-            nats_server.resume()
-            await told.until(Connected, 2)
-            await driver.publish(event("after"))
+        lost = await told.until(Disconnected)
+        noticed = time.monotonic() - started
+        frozen = driver.status()
+        nats_server.resume()
+        await told.until(Connected, 2)
+        await driver.publish(event("after"))
 
-            assert await until_seen(seen, {"id-after"}) == set()
+        assert await until_seen(seen, {"id-after"}) == set()
     assert noticed < 6
     assert lost.problem == f"{nats_server.url} didn't answer for 3 s"
     assert not frozen.ready
@@ -181,14 +181,16 @@ async def test_a_frozen_server_is_noticed_and_everything_goes_on_after_it(
 
 async def test_a_line_that_swallows_everything_is_given_up(nats_server: NatsServer) -> None:
     told = Told()
-    async with Line(nats_server) as line:
-        async with driver_of(line.url, told, connect_timeout=0.5) as driver:
-            line.silence()
-            lost = await told.until(Disconnected, seconds=6)
-            line.restore()
-            await told.until(Connected, 2)
+    async with (
+        Line(nats_server) as line,
+        driver_of(line.url, told, connect_timeout=0.5) as driver,
+    ):
+        line.silence()
+        lost = await told.until(Disconnected, seconds=6)
+        line.restore()
+        await told.until(Connected, 2)
 
-            assert (await driver.publish(event())).sequence == 1
+        assert (await driver.publish(event())).sequence == 1
     assert "didn't answer for 3 s" in lost.problem
 
 
@@ -300,7 +302,7 @@ async def test_a_frozen_server_doesnt_hold_up_leaving(nats_server: NatsServer) -
     assert took < 1.5
 
 
-async def test_a_permission_taken_away_fails_fast_and_comes_back(_nats_binary: None) -> None:
+async def test_a_permission_taken_away_fails_fast_and_comes_back() -> None:
     def config(denied: str) -> str:
         return f"""authorization {{ users = [ {{ user: "mailer", password: "x",
           permissions: {{ publish: {{ deny: ["{denied}"] }} }} }} ] }}"""
@@ -334,7 +336,7 @@ async def _is_accepted(driver: JetStreamDriver) -> bool:
     return True
 
 
-async def test_a_login_that_is_revoked_for_a_while_is_no_end(_nats_binary: None) -> None:
+async def test_a_login_that_is_revoked_for_a_while_is_no_end() -> None:
     def config(password: str) -> str:
         return f'authorization {{ user: "mailer", password: "{password}" }}'
 

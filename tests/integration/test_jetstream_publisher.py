@@ -25,7 +25,7 @@ from eventbus.errors import (
 from tests.integration.desk import eventually
 from tests.integration.rig import Line, Told, driver_of, event, plain, stored_ids
 
-pytestmark = [pytest.mark.nats]
+pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
 
 
 async def test_a_published_event_is_stored_where_its_receipt_says(nats_server: NatsServer) -> None:
@@ -251,7 +251,7 @@ authorization { users = [ { user: "mailer", password: "x", permissions: {
 """
 
 
-async def test_an_event_the_permissions_dont_cover_fails_at_once(_nats_binary: None) -> None:
+async def test_an_event_the_permissions_dont_cover_fails_at_once() -> None:
     with NatsServer(config=PERMISSIONS) as server:
         login = {"nats_user": "mailer", "nats_password": "x"}
         async with driver_of(server.url, emit_timeout=9, publish_timeout=5, **login) as driver:

@@ -10,8 +10,16 @@ from typing import Self
 import pytest
 
 from eventbus.attempts import History
-from eventbus.drivers.base import HEADROOM, Consumer, ConsumerSpec, Deliver, Features, Notify
-from eventbus.drivers.base import Receipt, Status
+from eventbus.drivers.base import (
+    HEADROOM,
+    Consumer,
+    ConsumerSpec,
+    Deliver,
+    Features,
+    Notify,
+    Receipt,
+    Status,
+)
 from eventbus.envelope import Message
 
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)

@@ -30,12 +30,12 @@ class Line(Data):
 
 class OrderPlaced(Event, name="order.placed", version=2, key="order_id", tags=("shop", "v:2")):
     order_id: str
-    lines: list[Line] = []
+    lines: tuple[Line, ...] = ()
 
 
 REGISTRY = Registry()
 REGISTRY.register(OrderPlaced)
-EVENT = OrderPlaced(order_id="o-1", lines=[Line(sku="a")])
+EVENT = OrderPlaced(order_id="o-1", lines=(Line(sku="a"),))
 
 
 def enveloped(event: Event = EVENT, **changes: Any) -> Envelope:

@@ -268,9 +268,9 @@ async def test_a_shared_object_is_not_taken_for_the_emit_of_another_event(
     constant, emits = Ping(), emitter(driver, told := [])
     driver.raises = [unknown()]
 
-    with entered(Scope("c-1", "id-1", handled=Handled("id-1", "mail__send"))):
-        with pytest.raises(EmitUnknown):
-            await emits.emit(constant, {})
+    first = Scope("c-1", "id-1", handled=Handled("id-1", "mail__send"))
+    with entered(first), pytest.raises(EmitUnknown):
+        await emits.emit(constant, {})
     with entered(Scope("c-2", "id-2", handled=Handled("id-2", "mail__send"))):
         await emits.emit(constant, {})
 
@@ -283,16 +283,16 @@ async def test_a_listener_that_runs_again_repeats_its_ids_though_one_stayed_unkn
     constant, emits = Ping(), emitter(driver, told := [])
     driver.raises = [unknown()]
 
-    with entered(Scope("c", "id-1", handled=Handled("id-1", "mail__send"))):
-        with pytest.raises(EmitUnknown):
-            await emits.emit(constant, {})
-    with entered(Scope("c", "id-1", handled=Handled("id-1", "mail__send"))):
+    first, again = (Scope("c", "id-1", handled=Handled("id-1", "mail__send")) for _ in "12")
+    with entered(first), pytest.raises(EmitUnknown):
+        await emits.emit(constant, {})
+    with entered(again):
         await emits.emit(constant, {})
         await emits.emit(constant, {})
 
-    first, second, third = (happened.id for happened in told)  # type: ignore[union-attr]
-    assert first == second
-    assert third != second
+    ids = [happened.id for happened in told]  # type: ignore[union-attr]
+    assert ids[0] == ids[1]
+    assert ids[2] != ids[1]
 
 
 async def test_in_one_run_a_listener_repeats_what_stayed_unknown(driver: RecordingDriver) -> None:

@@ -135,37 +135,37 @@ def test_a_nested_model_must_share_the_rules(kind: object) -> None:
 
 
 def _secret() -> None:
-    class _(Event, name="a.b"):
+    class Odd(Event, name="a.b"):
         token: SecretStr
 
 
 def _nested_secret() -> None:
-    class _(Event, name="a.b"):
+    class Odd(Event, name="a.b"):
         tokens: list[Secret[int]]
 
 
 def _excluded() -> None:
-    class _(Event, name="a.b"):
+    class Odd(Event, name="a.b"):
         x: int = Field(exclude=True)
 
 
 def _written_elsewhere() -> None:
-    class _(Event, name="a.b"):
+    class Odd(Event, name="a.b"):
         x: int = Field(serialization_alias="y")
 
 
 def _read_elsewhere() -> None:
-    class _(Event, name="a.b"):
+    class Odd(Event, name="a.b"):
         x: int = Field(validation_alias="y")
 
 
 def _generated() -> None:
-    class _(Event, name="a.b", alias_generator=AliasGenerator(serialization_alias=to_camel)):
+    class Odd(Event, name="a.b", alias_generator=AliasGenerator(serialization_alias=to_camel)):
         one_x: int
 
 
 def _in_data() -> None:
-    class _(Data):
+    class Odd(Data):
         x: int = Field(serialization_alias="y")
 
 
@@ -206,12 +206,12 @@ def test_a_field_may_have_another_name_on_the_wire() -> None:
 
 def test_a_model_that_holds_itself_is_fine() -> None:
     class Node(Data):
-        children: list["Node"] = []
+        children: tuple["Node", ...] = ()
 
     class TreeGrown(Event, name="tree.grown"):
         root: Node
 
-    assert TreeGrown(root=Node(children=[Node()])).event_body() == (
+    assert TreeGrown(root=Node(children=(Node(),))).event_body() == (
         b'{"root":{"children":[{"children":[]}]}}'
     )
 
@@ -238,10 +238,10 @@ def test_a_validation_error_does_not_show_the_values() -> None:
 def test_a_number_that_json_can_not_hold_is_refused(value: float) -> None:
     class Measured(Event, name="thing.measured"):
         value: float
-        free: dict[str, JsonValue] = {}
+        free: dict[str, JsonValue]
 
     with pytest.raises(ValidationError):
-        Measured(value=value)
+        Measured(value=value, free={})
     with pytest.raises(ValidationError):
         Measured(value=1, free={"x": [value]})
 

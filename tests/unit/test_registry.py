@@ -52,7 +52,7 @@ def test_a_version_that_was_left_out_is_unknown(registry: Registry) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_closest_one(registry: Registry) -> None:
-    with pytest.raises(UnknownEventError, match="did you mean 'user.created'"):
+    with pytest.raises(UnknownEventError, match=r"did you mean 'user\.created'"):
         registry.resolve("user.creatd")
 
 

@@ -276,7 +276,7 @@ def test_a_start_may_be_a_sequence_or_a_time_with_its_zone() -> None:
 
 def test_a_lambda_has_no_name_to_listen_under() -> None:
     with pytest.raises(DeclarationError, match="pass name="):
-        declared(UserCreated, lambda event: welcome(event))
+        declared(UserCreated, lambda event: welcome(event))  # noqa: PLW0108
 
 
 @pytest.mark.parametrize("target", ["user.", "User.created", "*", "user created", ""])
@@ -322,12 +322,12 @@ def test_the_events_of_a_listeners_annotation_become_known() -> None:
 def test_a_pattern_that_brings_an_event_the_listener_does_not_take_is_refused() -> None:
     async def listen(event: UserCreated | UserDeleted) -> None: ...
 
-    with pytest.raises(DeclarationError, match="'user.\\*' also brings UserBanned"):
+    with pytest.raises(DeclarationError, match=r"'user\.\*' also brings UserBanned"):
         checked(declared("user.*", listen), UserBanned)
 
 
 def test_a_pattern_that_never_brings_what_the_listener_takes_is_refused() -> None:
-    with pytest.raises(DeclarationError, match="'user.created' isn't among 'payment.\\*'"):
+    with pytest.raises(DeclarationError, match=r"'user\.created' isn't among 'payment\.\*'"):
         checked(declared("payment.*", welcome))
 
 
@@ -342,7 +342,7 @@ def test_a_base_class_takes_all_that_inherit_it() -> None:
 def test_a_name_that_nobody_declared_is_refused_with_the_closest() -> None:
     async def listen(event: UserEvent) -> None: ...
 
-    with pytest.raises(UnknownEventError, match="did you mean 'user.banned'"):
+    with pytest.raises(UnknownEventError, match=r"did you mean 'user\.banned'"):
         checked(declared("user.baned", listen), UserBanned)
 
 

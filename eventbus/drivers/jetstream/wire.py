@@ -227,9 +227,9 @@ class Wire:
             problem = f"{self.server.url} didn't answer within {login.patience:g} s"
             raise NotConnectedError(problem) from exc
         except (OSError, nats.errors.Error) as exc:
-            raise _refusal(self.server.url, [*self._errors, exc]) from exc
+            raise self._refusal([*self._errors, exc]) from exc
         if not self._client.is_connected:  # it ended between our CONNECT and its PONG
-            raise _refusal(self.server.url, self._errors)
+            raise self._refusal([*self._errors, ConnectionError("it closed the connection")])
         info = self._info()
         self.server = Server(
             url=self.server.url,
@@ -266,6 +266,29 @@ class Wire:
             skip_subject_validation=True,  # `check_subject` is stricter, and remembers
         )
         self._require_tls(login)
+
+    def _refusal(self, errors: list[Exception]) -> EventBusError:
+        """Return our error for what nats-py met; some only say that there was another before."""
+        for error in errors:
+            if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+                return _tls_refusal(self.server.url, _tls_reason(error))
+            if _UNAUTHORIZED.search(str(error)):
+                return NotAuthorizedError(
+                    f"{self.server.url} refused the credentials ({_text(error)}); check "
+                    "EVENTBUS_NATS_USER, _PASSWORD, _TOKEN, _NKEY_SEED or _CREDS, whichever this "
+                    "server expects"
+                )
+            if "connect url" in str(error):
+                return SettingsError(
+                    f"EVENTBUS_NATS_URL: '{self.server.url}' isn't a server; {_text(error)}"
+                )
+            if isinstance(error, ConnectionError) and self._info().get("tls_verify"):
+                # The alert that says why is often lost with the connection.
+                return _tls_refusal(
+                    self.server.url, "it refused our certificate, or that we have none"
+                )
+        first = next(one for one in errors if not isinstance(one, nats.errors.NoServersError))
+        return NotConnectedError(f"{self.server.url}: {_text(first)}")
 
     def _secret(self, secret: str, login: Login) -> str:
         """Return a secret for nats-py to send, unless the line isn't encrypted as it must be."""
@@ -408,31 +431,17 @@ async def dial(
     return wire
 
 
-def _refusal(server: str, errors: list[Exception]) -> EventBusError:
-    """Return our error for what nats-py met; its last one may only say that there was another."""
-    for error in errors:
-        if "connect url" in str(error):
-            return SettingsError(f"EVENTBUS_NATS_URL: '{server}' isn't a server; {_text(error)}")
-        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-            return _tls_refusal(server, error)
-        if _UNAUTHORIZED.search(str(error)):
-            return NotAuthorizedError(
-                f"{server} refused the credentials ({_text(error)}); check EVENTBUS_NATS_USER, "
-                "_PASSWORD, _TOKEN, _NKEY_SEED or _CREDS, whichever this server expects"
-            )
-    first = next((one for one in errors if not isinstance(one, nats.errors.NoServersError)), None)
-    text = "it closed the connection at once" if first is None else _text(first)
-    return NotConnectedError(f"{server}: {text}")
-
-
-def _tls_refusal(server: str, error: ssl.SSLError) -> CertificateError:
+def _tls_reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        reason = error.verify_message
-        remedy = "check EVENTBUS_TLS_CA, EVENTBUS_TLS_HOSTNAME and the server's certificate"
-    else:
-        reason = (error.reason or str(error)).replace("_", " ").lower()
-        remedy = "check EVENTBUS_TLS_CERT, EVENTBUS_TLS_KEY and the dates of that certificate"
-    return CertificateError(f"TLS with {server} failed: {reason.rstrip('.')}; {remedy}")
+        return error.verify_message.rstrip(".")
+    return (error.reason or str(error)).replace("_", " ").lower()
+
+
+def _tls_refusal(server: str, reason: str) -> CertificateError:
+    return CertificateError(
+        f"TLS with {server} failed: {reason}; check EVENTBUS_TLS_CA, _CERT, _KEY and _HOSTNAME, "
+        "and the dates of the certificates"
+    )
 
 
 def _text(error: Exception) -> str:
