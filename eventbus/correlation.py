@@ -1,7 +1,7 @@
 """What an emit inherits from where it happens: correlation, cause, trace, and its id."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Handled:
     id: str
     durable: str
     redrive: int = 0
-    _ordinals: Counter[str] = field(default_factory=Counter)
+    _ordinals: Counter[str] = field(default_factory=Counter[str])
 
     def next_id(self, name: str, key: str | None, body: bytes) -> str:
         """Return the id for an emit of this listener run."""
@@ -59,7 +59,7 @@ def current_scope() -> Scope:
 
 
 @contextmanager
-def entered(scope: Scope) -> Iterator[Scope]:
+def entered(scope: Scope) -> Generator[Scope]:
     """Make a scope the current one for the duration of a block, tasks started in it included."""
     token = _current.set(scope)
     try:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from typing import cast
 
 from eventbus.clock import Clock
 from eventbus.drivers.base import Driver, Status
@@ -89,16 +90,31 @@ class Lifecycle:
         declared: Sequence[Subscription],
         started: "asyncio.Future[None]",
     ) -> None:
-        async with self._driver:
-            await self._driver.provision([one.consumer() for one in subscriptions])
-            await self._driver.report_orphans([one.consumer() for one in declared])
-            cancelled = await self._worker.run(
-                subscriptions,
-                started=lambda: _done(started),
-                stopping=self._stopping,
-                grace=lambda: self._grace,
-            )
+        try:
+            async with self._driver:
+                await self._driver.provision([one.consumer() for one in subscriptions])
+                await self._driver.report_orphans([one.consumer() for one in declared])
+                cancelled = await self._worker.run(
+                    subscriptions,
+                    started=lambda: _done(started),
+                    stopping=self._stopping,
+                    grace=lambda: self._grace,
+                )
+        except ExceptionGroup as group:
+            raise _only(group) from None
         self._observe(Stopped(self._name, cancelled))
+
+
+def _only(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the one error in a task group's report, so that it reads as it was raised."""
+    if len(group.exceptions) != 1:
+        return group
+    one: Exception = group.exceptions[0]
+    return _only(cast("ExceptionGroup[Exception]", one)) if _is_group(one) else one
+
+
+def _is_group(error: Exception) -> bool:
+    return isinstance(error, ExceptionGroup)
 
 
 def _done(started: "asyncio.Future[None]") -> None:

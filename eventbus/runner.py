@@ -52,8 +52,8 @@ SLACK = 2.0
 class Stop:
     """A process's order to end: the first SIGTERM or SIGINT gives it, a second ends at once.
 
-    Awaitable through `wait`. Where the event loop is stuck in a listener that blocks it, the
-    process prints where, and ends with code 1 after `grace`.
+    Where the event loop is stuck in a listener that blocks it, the process prints where, and ends
+    with code 1 after `grace`.
     """
 
     def __init__(self) -> None:
@@ -66,12 +66,16 @@ class Stop:
     @property
     def asked(self) -> bool:
         """Whether the order was given."""
-        return self._signal is not None
+        return self._signal is not None or self._asked.is_set()
 
     @property
     def code(self) -> int:
         """The exit code of a process that a signal ended before it was done."""
         return 0 if self._signal is None else 128 + self._signal
+
+    def ask(self) -> None:
+        """Give the order, as a signal does; call it on the event loop."""
+        self._asked.set()
 
     async def wait(self) -> None:
         """Wait for the order."""

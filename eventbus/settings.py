@@ -6,9 +6,9 @@ working directory is read, the environment wins over it. Durations are seconds o
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -30,7 +30,7 @@ def _split(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if isinstance(value, (list, tuple)):
-        return tuple(str(part) for part in value)
+        return tuple(map(str, cast("Sequence[object]", value)))
     raise ValueError("must be names, comma separated")
 
 
@@ -246,7 +246,7 @@ EXTRA_VARIABLES = frozenset(
 
 
 def _explained(error: ValidationError) -> str:
-    lines = []
+    lines: list[str] = []
     for one in error.errors(include_url=False, include_context=False, include_input=False):
         name = f"EVENTBUS_{str(one['loc'][0]).upper()}: " if one["loc"] else ""
         lines.append(f"{name}{one['msg'].removeprefix('Value error, ')}")

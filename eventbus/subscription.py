@@ -355,10 +355,11 @@ def _start(listener: str, start: Start) -> Start:
             return start
         case int() if type(start) is int and start >= 1:
             return start
-    raise DeclarationError(
-        f"listener '{listener}': start={start!r} must be 'new', 'all', a time with its zone, "
-        "or a sequence from 1"
-    )
+        case _:
+            raise DeclarationError(
+                f"listener '{listener}': start={start!r} must be 'new', 'all', a time with its "
+                "zone, or a sequence from 1"
+            )
 
 
 class Subscribed:

@@ -89,11 +89,11 @@ class Worker:
             job.cancel()
         await asyncio.gather(*(pump.stop() for pump in self._pumps))
         running = {task for pump in self._pumps for task in pump.running}
-        late = await self._wait(running | jobs, deadline) & running
+        late = await self._wait(running | jobs, deadline)
         for task in late:
             task.cancel()
         await self._wait(late, deadline + SETTLE_TIME)
-        return len(late)
+        return len(late & running)
 
     async def _wait(
         self, tasks: set[asyncio.Task[None]], deadline: float

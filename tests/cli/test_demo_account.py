@@ -87,7 +87,9 @@ def test_a_dead_letter_is_accounted_for_at_its_own_durable_only() -> None:
 
     found = account(3, metrics, dead)
 
-    assert found.problems() == ["1 user.created neither handled nor dead-lettered by audit__record"]
+    assert found.problems() == [
+        "1 user.created neither handled nor dead-lettered by audit__record"
+    ]
 
 
 def test_a_dead_outcome_without_a_dead_letter_is_lost() -> None:

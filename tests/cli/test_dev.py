@@ -16,9 +16,8 @@ def starts(lines: list[str], name: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_change_restarts_the_service_it_concerns_and_no_other(
-    shop: Path, _nats_binary: None
-) -> None:
+@pytest.mark.usefixtures("_nats_binary")
+def test_a_change_restarts_the_service_it_concerns_and_no_other(shop: Path) -> None:
     with started("dev", *TARGETS, "--port", "-1", cwd=shop) as running:
         running.line(lambda line: line.startswith("shop  | ") and "service.started" in line)
         running.line(lambda line: line.startswith("store | ") and "service.started" in line)
@@ -42,9 +41,8 @@ def test_a_change_restarts_the_service_it_concerns_and_no_other(
 
 
 @pytest.mark.slow
-def test_a_service_that_cannot_start_waits_for_the_mending_change(
-    shop: Path, _nats_binary: None
-) -> None:
+@pytest.mark.usefixtures("_nats_binary")
+def test_a_service_that_cannot_start_waits_for_the_mending_change(shop: Path) -> None:
     store = shop / "services/store.py"
 
     with started("dev", TARGETS[1], "--port", "-1", cwd=shop) as running:
@@ -58,7 +56,8 @@ def test_a_service_that_cannot_start_waits_for_the_mending_change(
 
 
 @pytest.mark.slow
-def test_events_are_kept_in_a_named_folder(shop: Path, _nats_binary: None) -> None:
+@pytest.mark.usefixtures("_nats_binary")
+def test_events_are_kept_in_a_named_folder(shop: Path) -> None:
     arguments = ("dev", TARGETS[0], "--port", "-1", "--store", "data")
     stored = []
 

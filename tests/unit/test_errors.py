@@ -33,8 +33,10 @@ from eventbus.errors import (
     UnknownEventError,
     UnsupportedError,
     did_you_mean,
+    error_type,
 )
 
+HELPERS = {"did_you_mean", "error_type"}
 EXAMPLES: dict[str, Exception] = {
     "subject": SubjectError(value="user.*", problem="isn't an event name"),
     "duplicate": errors.DuplicateSubscriptionError(service="mail", listener="send"),
@@ -94,13 +96,14 @@ def test_a_code_begins_with_that_of_its_family() -> None:
 def test_the_module_exports_every_error_it_defines() -> None:
     defined = {error.__name__ for error in tree()} | {"Signal", "Reject", "Discard", "RetryLater"}
 
-    assert defined | {"did_you_mean", "error_type"} == set(errors.__all__)
+    assert defined | HELPERS == set(errors.__all__)
 
 
 def test_the_tree_in_the_docstring_names_every_error() -> None:
     drawn = errors.__doc__ or ""
 
-    assert [name for name in errors.__all__ if name not in drawn] == ["did_you_mean"]
+    missing = {name for name in errors.__all__ if name not in drawn}
+    assert missing == HELPERS
 
 
 def test_trying_again_helps_against_the_transport_but_not_against_refusals() -> None:
@@ -188,3 +191,14 @@ def test_a_hint_is_given_only_for_what_is_close() -> None:
     assert did_you_mean("user.craeted", known) == "; did you mean 'user.created'?"
     assert did_you_mean("payment.failed", known) == ""
     assert did_you_mean("anything", []) == ""
+
+
+def test_a_kind_of_error_is_our_code_or_the_full_name_of_the_class() -> None:
+    class OrderError(Exception):
+        pass
+
+    here = "test_a_kind_of_error_is_our_code_or_the_full_name_of_the_class.<locals>"
+
+    assert error_type(NotConnectedError("x")) == "driver.not_connected"
+    assert error_type(KeyError("x")) == "KeyError"
+    assert error_type(OrderError()) == f"{__name__}.{here}.OrderError"

@@ -107,7 +107,9 @@ class Demo:
 
     def _report(self, outcome: _Outcome, system: System) -> None:
         account, holdings = outcome.account, outcome.holdings
+        self._screen.lines([""])
         self._screen.show(report.table(account))
+        self._screen.lines([""])
         self._screen.lines(report.explained(account))
         id = tree.telling(holdings.events, holdings.consumers)
         if id is not None:

@@ -1,6 +1,5 @@
 """The demo's closing words: the table, one story, and where to look."""
 
-from rich import box
 from rich.table import Table
 
 from eventbus.cli.demo.account import Account, Row
@@ -16,9 +15,8 @@ _SHOWN = 5
 
 def table(account: Account) -> Table:
     """Return the account as a table, with its sums below."""
-    made = Table(
-        box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1), pad_edge=False, show_footer=True
-    )
+    # No box: the table just fits into 80 columns.
+    made = Table(box=None, header_style="bold", footer_style="bold", show_footer=True)
     for column, total in zip(_COLUMNS, _cells(_total(account)), strict=True):
         right = column != _COLUMNS[0]
         made.add_column(column, total, justify="right" if right else "left", no_wrap=True)
@@ -64,7 +62,9 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _ms(seconds: float | None) -> str:
     if seconds is None:
         return "-"
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1000:.{0 if seconds >= 0.1 else 1}f} ms"
 
 
 def places(system: System) -> list[str]:

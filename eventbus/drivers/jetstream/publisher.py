@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from eventbus import headers as h
 from eventbus.drivers.base import Receipt
 from eventbus.drivers.jetstream.api import Api, ApiError, Table, number, table, text
+from eventbus.drivers.jetstream.checks import check_headers, check_subject
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.link import Link, LostError, is_no_responders
-from eventbus.drivers.jetstream.wire import Raw, check_headers, check_subject
+from eventbus.drivers.jetstream.wire import Raw
 from eventbus.envelope import Message
 from eventbus.errors import (
     BackpressureError,

@@ -11,7 +11,6 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, cast
 from urllib.parse import urlsplit
@@ -25,11 +24,9 @@ from typing_extensions import override
 from eventbus.errors import (
     CertificateError,
     EventBusError,
-    HeaderError,
     NotAuthorizedError,
     NotConnectedError,
     SettingsError,
-    SubjectError,
 )
 
 __all__ = (
@@ -38,25 +35,17 @@ __all__ = (
     "Server",
     "Subscription",
     "Wire",
-    "check_headers",
-    "check_subject",
     "dial",
 )
 
 PING_INTERVAL = 5
 MAX_OUTSTANDING_PINGS = 2
 FLUSH_PATIENCE = 5
-LONGEST_SUBJECT = 1024
-"""Far below the server's control line of 4096, over which it ends the connection (T8)."""
 CLOSE_PATIENCE = 0.5
 A_DAY = 86400
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 _UNAUTHORIZED = re.compile(r"authorization violation|authentication (expired|revoked)", re.I)
-_SUBJECT = re.compile(r"[!-)+\-/-=?-~]+(\.[!-)+\-/-=?-~]+)*")
-_HEADER_NAMES = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEADER_LINES = len(b"NATS/1.0\r\n") + len(b"\r\n")
-_PER_HEADER = len(b": ") + len(b"\r\n")
 
 
 class Raw(Protocol):
@@ -112,48 +101,6 @@ class Server:
     max_payload: int = 1024 * 1024
     others: tuple[str, ...] = ()
     """Host and port of the other servers of the cluster, as this one told."""
-
-
-@lru_cache(maxsize=4096)
-def check_subject(subject: str) -> None:
-    """Refuse what NATS would store literally, answer with a closed connection, or not at all."""
-    if len(subject) > LONGEST_SUBJECT:
-        problem = f"is {len(subject)} characters long, {LONGEST_SUBJECT} are allowed"
-        raise SubjectError(value=f"{subject[:40]}...", problem=problem)
-    if not _SUBJECT.fullmatch(subject):
-        problem = "can't be published to: use tokens of printable ASCII, without '*' and '>'"
-        raise SubjectError(value=subject, problem=problem)
-
-
-def check_headers(headers: Mapping[str, str]) -> int:
-    """Return how many bytes headers take on the wire.
-
-    Raises:
-        HeaderError: A name or value that would arrive changed (T20), or not at all.
-    """
-    values = "".join(headers.values())
-    names = _size_of_names(tuple(headers))
-    if names is None or not (values.isascii() and values.isprintable()):
-        raise _header_error(headers)
-    return names + len(values)
-
-
-@lru_cache(maxsize=1024)
-def _size_of_names(names: tuple[str, ...]) -> int | None:
-    """Return the bytes of all but the values; None where a name isn't one. Few sets recur."""
-    if not all(_HEADER_NAMES.fullmatch(name) for name in names):
-        return None
-    return _HEADER_LINES + sum(map(len, names)) + _PER_HEADER * len(names)
-
-
-def _header_error(headers: Mapping[str, str]) -> HeaderError:
-    for name, value in headers.items():
-        if not _HEADER_NAMES.fullmatch(name):
-            return HeaderError(header=name, problem="isn't a header name")
-        if not (value.isascii() and value.isprintable()):
-            problem = "has a value that isn't printable ASCII; percent-encode it"
-            return HeaderError(header=name, problem=problem)
-    raise AssertionError("called for headers that are in order")
 
 
 class _Client(Client):
