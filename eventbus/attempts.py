@@ -7,6 +7,7 @@ counts hand-backs and the neighbours of a crash. So failures are recorded, and o
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Protocol
 
 from eventbus import headers as h
@@ -26,6 +27,8 @@ class History:
     """The delivery count of the last run that left an outcome, a hand-back included."""
     started: int = 0
     """The delivery count of the last run of a suspect."""
+    began: datetime | None = field(default=None, compare=False)
+    """When the first attempt began; None where no attempt is recorded."""
 
     def after_failure(self, deliveries: int) -> "History":
         """Return the history once this delivery has failed."""
@@ -50,6 +53,12 @@ class Verdict:
     """Its last run left no outcome: run it alone, with a mark before."""
     history: History = field(default_factory=History)
     """The history with a crash counted, where there was one."""
+
+    def running(self, now: datetime) -> "Verdict":
+        """Return the verdict once its run begins; the first attempt's beginning is kept."""
+        if self.history.began is not None:
+            return self
+        return replace(self, history=replace(self.history, began=now))
 
 
 def judge(history: History, *, deliveries: int, parked: int = 0) -> Verdict:
@@ -111,7 +120,15 @@ class Attempts:
         history = History()
         if delivery.deliveries > 1:
             history = await self._log.read(self._place(delivery))
-        return judge(history, deliveries=delivery.deliveries, parked=self._parked(delivery))
+        began = self._header(delivery, h.BEGAN)
+        if began and history.began is None:
+            history = replace(history, began=h.parse_time(began))
+        parked = _count(self._header(delivery, h.ATTEMPT))
+        return judge(history, deliveries=delivery.deliveries, parked=parked)
+
+    def redrive(self, delivery: Delivery) -> int:
+        """Return how often the event was redriven, 0 where it comes as it was emitted."""
+        return _count(self._header(delivery, h.REDRIVE))
 
     async def started(self, delivery: Delivery, verdict: Verdict) -> None:
         """Mark that the run of a suspect begins.
@@ -142,9 +159,12 @@ class Attempts:
     def _place(self, delivery: Delivery) -> str:
         return f"{self._durable}.{delivery.stream}.{delivery.sequence}"
 
-    def _parked(self, delivery: Delivery) -> int:
-        """Return the attempts before it was parked; only what we parked ourselves may say so."""
+    def _header(self, delivery: Delivery, name: str) -> str:
+        """Return a header of what came back to this listener alone; an emitter may not say so."""
         if not delivery.message.subject.startswith(self._retry_prefix):
-            return 0
-        text = delivery.message.headers.get(h.ATTEMPT.lower(), "")
-        return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 0
+            return ""
+        return delivery.message.headers.get(name.lower(), "")
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 0

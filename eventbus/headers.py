@@ -12,6 +12,7 @@ from eventbus.errors import HeaderError
 
 __all__ = (
     "ATTEMPT",
+    "BEGAN",
     "CAUSATION_ID",
     "CONTENT_TYPE",
     "CORRELATION_ALIASES",
@@ -23,6 +24,7 @@ __all__ = (
     "JSON",
     "KEY",
     "KIND",
+    "REDRIVE",
     "SOURCE",
     "SPEC_VERSION",
     "TAGS",
@@ -54,6 +56,10 @@ TAGS = "ce-tags"
 CONTENT_TYPE = "content-type"
 EXPIRES = "Eventbus-Expires"
 ATTEMPT = "Eventbus-Attempt"
+BEGAN = "Eventbus-Began"
+"""When the first attempt of a parked retry began."""
+REDRIVE = "Eventbus-Redrive"
+"""How often an event was redriven, on what comes back to its listener."""
 DEAD = "Eventbus-Dead-"
 """What the names of the headers of a dead letter begin with."""
 

@@ -14,12 +14,19 @@ from eventbus.errors import (
     ListenerTimeoutError,
     Reject,
     RetryLater,
+    Signal,
 )
 
 __all__ = ("Jitter", "Retry", "Rule")
 
 Jitter: TypeAlias = Literal["full", "none"]
 ErrorT = TypeVar("ErrorT", bound=Exception)
+
+MAX_QUICK = 5
+"""Most quick tries: they hold a slot, so waiting long is left to the server."""
+QUICK_START = 0.05
+"""Seconds before the first quick try, at most; they double."""
+QUICK_CAP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +61,17 @@ class Retry:
     jitter: Jitter = "full"
     delays: Sequence[Duration] = ()
     """Explicit delays instead of the curve; taken as they are, without jitter."""
+    budget: Duration | None = None
+    """Longest time from the beginning of the first attempt to that of the last one; an attempt
+    that would begin later isn't made, whatever ``attempts`` are left. None for no such limit."""
+    quick: int = 0
+    """How often an attempt runs the listener again at once, in the process, before it has failed:
+    for what is over in the next moment, such as a lost race or a dropped connection."""
     rules: tuple[Rule, ...] = ()
     _start: float = field(init=False, repr=False, compare=False)
     _cap: float = field(init=False, repr=False, compare=False)
     _delays: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    _budget: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the values and keep the durations in seconds."""
@@ -71,6 +85,12 @@ class Retry:
             raise DeclarationError(f"Retry(jitter={self.jitter!r}) must be 'full' or 'none'")
         if isinstance(self.delays, str):  # a sequence too: "30" would be read as 3 and 0
             raise DeclarationError(f"Retry(delays={self.delays!r}) must be a tuple of durations")
+        if type(self.quick) is not int or not 0 <= self.quick <= MAX_QUICK:
+            raise DeclarationError(
+                f"Retry(quick={self.quick!r}) must be a whole number from 0 to {MAX_QUICK}"
+            )
+        budget = math.inf if self.budget is None else _declared("budget", self.budget)
+        object.__setattr__(self, "_budget", budget)
         object.__setattr__(self, "_start", _declared("start", self.start))
         object.__setattr__(self, "_cap", _declared("cap", self.cap))
         object.__setattr__(self, "_delays", tuple(_declared("delays", one) for one in self.delays))
@@ -104,6 +124,17 @@ class Retry:
             delay = self._cap if self._start else 0.0
         return delay * chance if self.jitter == "full" else delay
 
+    def quick_delay(self, error: Exception, tries: int, chance: float) -> float | None:
+        """Return the seconds until the same attempt runs the listener again; None for not at all.
+
+        Only an exception that no rule speaks of is worth it: a rule or a signal says what it
+        wants instead. ``tries`` is how often this attempt has run it; ``chance`` is in [0, 1).
+        """
+        if tries > self.quick or isinstance(error, (EventBusError, Signal)) or self._rule(error):
+            return None
+        delay = min(QUICK_CAP, QUICK_START * 2.0 ** (tries - 1))
+        return delay * chance if self.jitter == "full" else delay
+
     def decide(
         self,
         error: Exception | None,
@@ -111,8 +142,17 @@ class Retry:
         *,
         chance: float,
         park_after: float = math.inf,
+        elapsed: float = 0.0,
     ) -> Decision:
-        """Return what becomes of a delivery whose listener ended with ``error`` (None: well)."""
+        """Return what becomes of a delivery whose listener ended with ``error`` (None: well).
+
+        Args:
+            error: What the listener raised.
+            attempt: Which attempt that was, from 1.
+            chance: A number in [0, 1) for the jitter.
+            park_after: Delays longer than this don't hold a pending place.
+            elapsed: Seconds since the first attempt began.
+        """
         match error:
             case None:
                 return Ack()
@@ -122,14 +162,20 @@ class Retry:
                 return DeadLetter(Reason.REJECTED, reason)
             case _:
                 pass
-        rule = next((one for one in self.rules if isinstance(error, one.error)), None)
+        rule = self._rule(error)
         if (rule is not None and rule.never) or _final(error, rule):
             return DeadLetter(_reason(error), "not retryable")
         if attempt >= self.attempts:
             return DeadLetter(_reason(error), f"gave up after {attempt} attempts")
         delay = self._wanted(error, rule)
         delay = self.delay(attempt, chance) if delay is None else delay
+        if elapsed + delay > self._budget:
+            spent = f"gave up after {attempt} attempts in {elapsed:.3g} s"
+            return DeadLetter(_reason(error), f"{spent}, the budget is {self._budget:g} s")
         return Park(delay) if delay > park_after else Nak(delay)
+
+    def _rule(self, error: Exception) -> Rule | None:
+        return next((one for one in self.rules if isinstance(error, one.error)), None)
 
     def _wanted(self, error: Exception, rule: Rule | None) -> float | None:
         """Return the delay that the listener or a rule asks for, None for the curve's."""

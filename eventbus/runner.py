@@ -52,8 +52,8 @@ SLACK = 2.0
 class Stop:
     """A process's order to end: the first SIGTERM or SIGINT gives it, a second ends at once.
 
-    Where the event loop is stuck in a listener that blocks it, the process prints where, and ends
-    with code 1 after `grace`.
+    Where a listener blocks the event loop, or a thread that it started doesn't end, the process
+    prints where it is stuck, and ends with code 1 after `grace`.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,6 @@ class Stop:
         try:
             yield
         finally:
-            faulthandler.cancel_dump_traceback_later()
             for one, handler in before.items():
                 signal.signal(one, handler)
 
@@ -113,6 +112,7 @@ class Stop:
             os._exit(128 + number)
         self._signal = signal.Signals(number)
         if self.grace:
+            # Never called off: at its exit Python waits for threads, and one may be stuck.
             faulthandler.dump_traceback_later(self.grace, exit=True)
         assert self._loop is not None, "handlers are installed with a loop"
         self._loop.call_soon_threadsafe(self._asked.set)

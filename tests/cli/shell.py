@@ -48,8 +48,10 @@ async def pack(event: OrderPlaced) -> None:
 @events.subscribe(OrderPacked, queue="heavy")
 async def ship(event: OrderPacked) -> None:
     print("shipping", event.order_id, flush=True)
-    if event.order_id == "stuck":
+    if event.order_id == "loop":
         time.sleep(60)
+    if event.order_id == "thread":
+        await asyncio.to_thread(time.sleep, 60)
 """
 STORE = """
 from eventbus import EventService

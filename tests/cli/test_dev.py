@@ -45,7 +45,7 @@ def test_a_change_restarts_the_service_it_concerns_and_no_other(shop: Path) -> N
 def test_a_service_that_cannot_start_waits_for_the_mending_change(shop: Path) -> None:
     store = shop / "services/store.py"
 
-    with started("dev", TARGETS[1], "--port", "-1", cwd=shop) as running:
+    with started("dev", TARGETS[1], "--port", "-1", "--store", "data", cwd=shop) as running:
         running.line("service.started")
         store.write_text("from eventbus import EventServic\n")
         running.line("it starts again when a file changes")

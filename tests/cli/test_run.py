@@ -130,16 +130,19 @@ def test_a_second_signal_ends_it_at_once(
     assert time.monotonic() - began < 1
 
 
-def test_a_listener_that_blocks_the_loop_cannot_hold_the_process(
-    running: Running, shop: Path, server: dict[str, str]
+@pytest.mark.parametrize(
+    ("stuck", "where"), [("loop", "shop.py"), ("thread", "concurrent/futures/thread.py")]
+)
+def test_a_listener_that_is_stuck_cannot_hold_the_process(
+    running: Running, shop: Path, server: dict[str, str], stuck: str, where: str
 ) -> None:
-    emit(shop, server, "order.packed", order_id="stuck")
-    running.line("shipping stuck")
+    emit(shop, server, "order.packed", order_id=stuck)
+    running.line(f"shipping {stuck}")
 
     running.popen.send_signal(signal.SIGTERM)
 
     assert running.end() == 1
-    assert running.has("in ship"), "it says where it is stuck"
+    assert running.has(where), "it says where it is stuck"
 
 
 def test_it_waits_for_a_server_that_is_down_and_says_so(shop: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from eventbus.delivery import Delivery
 from eventbus.drivers.base import Consumer, ConsumerRecovered, ConsumerSpec, TopologyChanged
 from eventbus.drivers.jetstream import consumer as consumer_module
 from eventbus.drivers.jetstream.driver import JetStreamDriver
@@ -206,40 +207,48 @@ async def test_signs_of_life_keep_a_delivery_ours(nats_server: NatsServer) -> No
         assert await pending(nats_server) == (0, 0)
 
 
-async def test_a_delivery_whose_lease_ran_out_settles_nothing(nats_server: NatsServer) -> None:
-    taken = Taken()
-    spec = listener(ack_wait=0.4)
-    async with driver_of(nats_server.url) as driver, consuming(driver, taken, spec):
-        await driver.publish(event())
-        first = await taken.next()
-        second = await taken.next()
+@asynccontextmanager
+async def outlived(server: NatsServer) -> AsyncIterator[tuple[Delivery, Delivery]]:
+    """Give a delivery whose lease ran out, and that of the process that has the event now."""
+    ours, theirs = Taken(), Taken()
+    spec = listener(ack_wait=0.4, slots=1)
+    async with driver_of(server.url) as driver, driver_of(server.url) as other:
+        async with consuming(driver, ours, spec):
+            await driver.publish(event())
+            first = await ours.next()
+            async with consuming(other, theirs, spec):
+                second = await theirs.next()
+                await second.in_progress()
+                yield first, second
+                await second.ack()
+                assert await pending(server) == (0, 0)
+                assert (ours.waiting(), theirs.waiting()) == (0, 0)
 
+
+async def test_a_delivery_whose_lease_ran_out_cant_be_acknowledged(
+    nats_server: NatsServer,
+) -> None:
+    async with outlived(nats_server) as (first, second):
         with pytest.raises(SettleError, match=r"isn't ours any more, after 0\.4 s"):
             await first.ack()
 
-        assert await pending(nats_server) == (0, 1)
         assert second.deliveries == 2
-        await second.ack()
-        assert await pending(nats_server) == (0, 0)
+        assert await pending(nats_server) == (0, 1)
 
 
-@pytest.mark.parametrize("settle", ["nak", "term"])
-async def test_a_late_nak_or_term_leaves_the_newer_delivery_alone(
-    nats_server: NatsServer, settle: str
-) -> None:
-    taken = Taken()
-    spec = listener(ack_wait=0.4)
-    async with driver_of(nats_server.url) as driver, consuming(driver, taken, spec):
-        await driver.publish(event())
-        first = await taken.next()
-        second = await taken.next()
-
-        await (first.nak() if settle == "nak" else first.term("late"))
+async def test_a_late_nak_starts_no_delivery_beside_the_newer_one(nats_server: NatsServer) -> None:
+    async with outlived(nats_server) as (first, second):
+        await first.nak()
         await second.in_progress()
 
         assert await pending(nats_server) == (0, 1)
-        assert taken.waiting() == 0
-        await second.ack()
+
+
+async def test_a_late_term_leaves_the_newer_delivery_alone(nats_server: NatsServer) -> None:
+    async with outlived(nats_server) as (first, _):
+        await first.term("late")
+
+        assert await pending(nats_server) == (0, 1)
 
 
 async def test_the_same_message_in_hand_twice_is_settled_by_the_newer_one(
@@ -256,8 +265,10 @@ async def test_the_same_message_in_hand_twice_is_settled_by_the_newer_one(
         second = await taken.next()
 
         await first.nak()
+        await second.in_progress()
 
         assert await pending(nats_server) == (0, 1)
+        assert taken.waiting() == 0
         await second.ack()
         assert (first.sequence, second.sequence) == (1, 1)
         assert await pending(nats_server) == (0, 0)

@@ -232,8 +232,10 @@ async def test_an_event_loop_that_was_blocked_keeps_its_connection(
     nats_server: NatsServer,
 ) -> None:
     told = Told()
-    async with driver_of(nats_server.url, told) as driver:
-        await asyncio.sleep(1.0)  # so that a probe is due, or under way
+    async with Line(nats_server) as line, driver_of(line.url, told) as driver:
+        line.silence()
+        await asyncio.sleep(1.3)  # a ping is under way now
+        line.restore()
         time.sleep(3.5)  # noqa: ASYNC251 - this is the fault
 
         await driver.publish(event())

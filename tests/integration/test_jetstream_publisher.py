@@ -362,6 +362,20 @@ async def test_leaving_the_driver_ends_a_publish_that_waits(nats_server: NatsSer
     assert time.monotonic() - left < 0.5
 
 
+async def test_leaving_the_driver_ends_a_publish_that_has_no_answer(
+    nats_server: NatsServer,
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        async with driver_of(nats_server.url, emit_timeout=9, publish_timeout=9) as driver:
+            nats_server.pause()
+            waiting = group.create_task(_error_of(driver.publish(event())))
+            await asyncio.sleep(0)
+        left = time.monotonic()
+    nats_server.resume()
+    assert isinstance(waiting.result(), EmitUnknown)
+    assert time.monotonic() - left < 1
+
+
 async def _error_of(call: Awaitable[object]) -> Exception | None:
     try:
         await call

@@ -8,6 +8,7 @@ from eventbus.drivers.jetstream.api import MESSAGE_NOT_FOUND, Api, ApiError, num
 from eventbus.drivers.jetstream.publisher import Publisher
 from eventbus.envelope import Message
 from eventbus.errors import DriverError
+from eventbus.headers import parse_time, render_time
 
 __all__ = ("KeyValueAttempts",)
 
@@ -47,6 +48,7 @@ class KeyValueAttempts:
             "failed": history.failed,
             "settled": history.settled,
             "started": history.started,
+            "began": render_time(history.began) if history.began else "",
         }
         body = json.dumps(record, separators=(",", ":")).encode()
         await self._publisher.publish(Message(self._subject(place), {}, body), headroom=0)
@@ -73,4 +75,5 @@ def _history(body: bytes) -> History:
         failed=number(record.get("failed")),
         settled=number(record.get("settled")),
         started=number(record.get("started")),
+        began=parse_time(text(record.get("began"))),
     )

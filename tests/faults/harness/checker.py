@@ -26,7 +26,7 @@ class Stored:
     mark: str
     """Empty where it isn't a step."""
     thread: str = ""
-    number: int = 0
+    """Its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +116,16 @@ def _stored_once(evidence: Evidence) -> Iterator[str]:
 
 
 def _in_order(evidence: Evidence) -> Iterator[str]:
-    place = {one.mark: (one.thread, one.sequence) for one in evidence.stored}
     for listener in evidence.ordered:
+        place = {one.mark: (one.thread, one.sequence) for one in evidence.stored}
         reached: dict[str, int] = {}
         late: list[str] = []
         for entry in sorted(
             evidence.history.of(What.EFFECT, listener=listener), key=lambda one: one.at
         ):
-            thread, sequence = place.get(entry.mark, ("", 0))
-            if sequence < reached.get(thread, 0):
+            # A repeated effect is I2's affair; here the first one of each event counts.
+            thread, sequence = place.pop(entry.mark, ("", 0))
+            if sequence and sequence < reached.get(thread, 0):
                 late.append(entry.mark)
             reached[thread] = max(sequence, reached.get(thread, 0))
         yield from _named(f"{listener} handled them after a later one of their key", late)
@@ -158,7 +159,7 @@ def _nothing_silent(evidence: Evidence) -> Iterator[str]:
     told = {
         (one.listener, one.sequence)
         for one in evidence.history.of(What.SETTLED)
-        if one.detail in ("dead", "dropped")
+        if one.detail == "dead"
     }
     kept = {(one.listener, one.sequence) for one in evidence.letters}
     without = [f"{listener} {sequence}" for listener, sequence in told - kept]
