@@ -42,6 +42,8 @@ class Failure:
     original_seq: int
     fingerprint: str
     """Equal for failures of one kind: listener, event, error type and where it was raised."""
+    redrive: int = 0
+    """Which redrive of the event failed; 0 where it had not been redriven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Origin:
     """The event's own subject, also where a retry came in on another."""
 
 
-def failure_of(
+def failure_of(  # noqa: PLR0913 - one for each thing that is told of a failure
     delivery: Delivery,
     origin: Origin,
     *,
@@ -62,10 +64,12 @@ def failure_of(
     reason: Reason,
     error: BaseException | str,
     now: datetime,
+    redrive: int = 0,
 ) -> Failure:
     """Return the record of a failed delivery; ``error`` is what was raised, or words.
 
-    ``attempts`` is how often the listener ran; 0 where it never did.
+    ``attempts`` is how often the listener ran since the event came to it, or was last redriven;
+    0 where it never did.
     """
     error_type, text = _described(error)
     return Failure(
@@ -81,6 +85,7 @@ def failure_of(
         original_stream=delivery.stream,
         original_seq=delivery.sequence,
         fingerprint=_fingerprint(origin, error_type, error),
+        redrive=redrive,
     )
 
 
@@ -93,8 +98,11 @@ def build(
     message's own, so that it fits wherever the event did.
     """
     headers = h.forwarded(message.headers, without=(h.DEAD.lower(),))
+    left_out = {"redrive"} if not failure.redrive else set()
+    if not stack:
+        left_out.add("error_stack")
     for field in fields(failure):
-        if field.name != "error_stack" or stack:
+        if field.name not in left_out:
             headers[_header(field.name)] = _written(getattr(failure, field.name))
     return Message(subject, headers, message.body, id)
 
@@ -120,6 +128,7 @@ def read(message: Message) -> Failure:
             original_stream=_value(headers, "original_stream"),
             original_seq=int(_value(headers, "original_seq")),
             fingerprint=_value(headers, "fingerprint"),
+            redrive=int(_value(headers, "redrive") or 0),
         )
     except ValueError as exc:
         raise DecodeError(

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -25,11 +25,13 @@ from eventbus.drivers.base import Driver
 from eventbus.envelope import Envelope
 from eventbus.errors import (
     CodecError,
+    GaveUpError,
     SchemaError,
     UnknownEventError,
     UpcastError,
 )
 from eventbus.middleware.base import Context, Emit, Middleware, chain
+from eventbus.middleware.quick import Quick
 from eventbus.middleware.timeout import Timeout
 from eventbus.registry import Registry
 from eventbus.retry import Retry
@@ -37,6 +39,7 @@ from eventbus.settlement import Run, Settler
 from eventbus.subject import Subjects
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import (
+    FailedHookRaised,
     ListenerStarted,
     Observer,
     Received,
@@ -50,6 +53,7 @@ __all__ = ("Dispatcher", "Wiring")
 UNKNOWN_PATIENCE = timedelta(minutes=10)
 """How long an event that isn't declared here waits for a deploy that declares it."""
 UNKNOWN_DELAY = 15.0
+_UNREADABLE = (Reason.INVALID, Reason.UNKNOWN_EVENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +85,18 @@ class Dispatcher:
         own = wiring.subjects.retry(subscription.service, subscription.listener, "")
         self._attempts = Attempts(wiring.driver.attempts, subscription.durable, own)
         self._settler = Settler(
-            subscription, wiring.driver, wiring.subjects, wiring.clock, self._attempts
+            subscription,
+            wiring.driver,
+            wiring.subjects,
+            wiring.clock,
+            self._attempts,
+            self._tell_failed,
         )
         self._alone = asyncio.Lock()
-        layers = (*wiring.middleware, Timeout(subscription.timeout), *subscription.middleware)
+        layers: list[Middleware] = [*wiring.middleware, Timeout(subscription.timeout)]
+        if self._retry.quick:
+            layers.append(Quick(self._retry, wiring.clock, wiring.chance))
+        layers.extend(subscription.middleware)
         self._chain = chain(layers, self._call)
 
     async def __call__(self, delivery: Delivery) -> None:
@@ -94,7 +106,7 @@ class Dispatcher:
         """
         wiring, one = self._wiring, self._subscription
         name = wiring.subjects.event_name(delivery.message.subject) or "unknown"
-        run = Run(delivery, name)
+        run = Run(delivery, name, self._attempts.redrive(delivery))
         wiring.observe(Received(name, one.service, one.listener, delivery.deliveries > 1))
         try:
             decision = await self._decide(run)
@@ -114,8 +126,9 @@ class Dispatcher:
         if early is not None:
             return early
         assert run.envelope is not None, "decoded without an envelope"
-        run.verdict = await self._attempts.judge(run.delivery)
-        attempt = run.verdict.attempt
+        verdict = await self._attempts.judge(run.delivery)
+        run.verdict = verdict.running(self._wiring.clock.now())
+        attempt = verdict.attempt
         if attempt > self._retry.attempts:
             return DeadLetter(Reason.CRASH, f"no outcome after {attempt - 1} attempts")
         expires = run.envelope.expires
@@ -133,7 +146,13 @@ class Dispatcher:
             attempt,
             chance=self._wiring.chance(),
             park_after=self._wiring.park_after,
+            elapsed=self._elapsed(run),
         )
+
+    def _elapsed(self, run: Run) -> float:
+        """Return the seconds since the first attempt began, wherever that was."""
+        now = self._wiring.clock.now()
+        return (now - (run.verdict.history.began or now)).total_seconds()
 
     def _decode(self, run: Run) -> Decision | None:
         """Fill in the envelope; return a decision where there is none."""
@@ -172,12 +191,6 @@ class Dispatcher:
     async def _run(self, run: Run, envelope: Envelope) -> None:
         one, wiring = self._subscription, self._wiring
         context = _context(envelope, run, one, wiring.emit)
-        scope = Scope(
-            correlation_id=envelope.correlation_id,
-            causation_id=envelope.id,
-            trace=envelope.trace,
-            handled=Handled(envelope.id, one.durable),
-        )
         wiring.observe(
             ListenerStarted(
                 context.name,
@@ -191,19 +204,47 @@ class Dispatcher:
         run.begun = True
         started = wiring.clock.monotonic()
         try:
-            with entered(scope):
-                await self._chain(context)
-        except Exception as exc:
+            with entered(_scope(envelope, one.durable, run.redrive)):
+                run.error = await self._raised(self._chain(context))
+        finally:
+            run.duration = wiring.clock.monotonic() - started
+
+    async def _tell_failed(self, run: Run, decision: DeadLetter) -> None:
+        """Call the listener's ``failed``, now that the dead letter is stored."""
+        one, envelope, hook = self._subscription, run.envelope, self._subscription.failed
+        if hook is None or envelope is None or decision.reason in _UNREADABLE:
+            return
+        context = _context(envelope, run, one, self._wiring.emit)
+        error = run.error or GaveUpError(reason=decision.reason, detail=decision.detail)
+
+        async def call() -> None:
+            async with asyncio.timeout(one.timeout):
+                await hook(context.event, context, error)
+
+        # Another place than the listener's: what both emit, even if it is equal, is two events.
+        with entered(_scope(envelope, f"{one.durable}:failed", run.redrive)):
+            raised = await self._raised(call())
+        if raised is not None:
+            self._wiring.observe(
+                FailedHookRaised(run.name, envelope.id, one.service, one.listener, raised)
+            )
+
+    async def _raised(self, call: Awaitable[None]) -> Exception | None:
+        """Return what the user's code raises; a cancellation from outside passes through."""
+        try:
+            await call
+        except Exception as exc:  # noqa: BLE001 - the caller's decision
             if _cancelled_from_outside():  # what it raises on its way out isn't a failure
                 raise asyncio.CancelledError from exc
-            run.error = exc
+            return exc
         except asyncio.CancelledError as exc:
             if _cancelled_from_outside():
                 raise
-            run.error = RuntimeError(f"listener '{one.listener}' was cancelled by its own code")
-            run.error.__cause__ = exc
-        finally:
-            run.duration = wiring.clock.monotonic() - started
+            listener = self._subscription.listener
+            error = RuntimeError(f"listener '{listener}' was cancelled by its own code")
+            error.__cause__ = exc
+            return error
+        return None
 
     async def _call(self, context: Context) -> None:
         await self._subscription.handler(context.event, context)
@@ -240,6 +281,16 @@ class Dispatcher:
 def _cancelled_from_outside() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _scope(envelope: Envelope, place: str, redrive: int) -> Scope:
+    """Return what is inherited from a handled event; ids repeat for an equal place and redrive."""
+    return Scope(
+        correlation_id=envelope.correlation_id,
+        causation_id=envelope.id,
+        trace=envelope.trace,
+        handled=Handled(envelope.id, place, redrive),
+    )
 
 
 def _detail(decision: Decision) -> str:

@@ -62,8 +62,9 @@ class Retry:
     delays: Sequence[Duration] = ()
     """Explicit delays instead of the curve; taken as they are, without jitter."""
     budget: Duration | None = None
-    """Longest time from the beginning of the first attempt to that of the last one; an attempt
-    that would begin later isn't made, whatever ``attempts`` are left. None for no such limit."""
+    """Longest time from the beginning of the first attempt to the planned beginning of the last
+    one: a retry that would be later isn't planned, whatever ``attempts`` are left. None for no
+    such limit."""
     quick: int = 0
     """How often an attempt runs the listener again at once, in the process, before it has failed:
     for what is over in the next moment, such as a lost race or a dropped connection."""

@@ -1,9 +1,10 @@
 """Carry out a decision: the one place that calls ack, nak and term (DESIGN.md 4.1)."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from eventbus import deadletter
 from eventbus import headers as h
@@ -29,6 +30,8 @@ class Run:
 
     delivery: Delivery
     name: str
+    redrive: int = 0
+    """How often the event was redriven."""
     envelope: Envelope | None = None
     verdict: Verdict = field(default_factory=lambda: Verdict(attempt=0))
     """Which attempt it is; 0 where the listener was never reached."""
@@ -37,22 +40,28 @@ class Run:
     duration: float = 0.0
 
 
+GaveUp: TypeAlias = Callable[[Run, DeadLetter], Awaitable[None]]
+"""Told once the dead letter is stored; raises nothing but for cancellation."""
+
+
 class Settler:
     """Settles the deliveries of one subscription."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what one dispatcher has, once
         self,
         subscription: Subscription,
         driver: Driver,
         subjects: Subjects,
         clock: Clock,
         attempts: Attempts,
+        gave_up: GaveUp,
     ) -> None:
         self._subscription = subscription
         self._driver = driver
         self._subjects = subjects
         self._clock = clock
         self._attempts = attempts
+        self._gave_up = gave_up
 
     async def settle(self, run: Run, decision: Decision) -> Outcome:
         """Carry out a decision and return how the delivery ended.
@@ -116,8 +125,10 @@ class Settler:
         one, delivery = self._subscription, run.delivery
         stored_ns = int(delivery.stored_at.timestamp() * 1_000_000) * 1000
         place = f"{one.durable}:{delivery.stream}:{delivery.sequence}:{stored_ns}"
-        headers = h.forwarded(delivery.message.headers, without=(h.ATTEMPT.lower(),))
+        headers = h.forwarded(delivery.message.headers, without=(h.ATTEMPT.lower(), h.BEGAN.lower()))
         headers[h.ATTEMPT] = str(run.verdict.attempt)
+        if run.verdict.history.began is not None:
+            headers[h.BEGAN] = h.render_time(run.verdict.history.began)
         retry = replace(
             delivery.message,
             subject=self._subjects.retry(one.service, one.listener, run.name),
@@ -133,7 +144,9 @@ class Settler:
         return True
 
     async def _bury(self, run: Run, decision: DeadLetter) -> None:
-        """Store the dead letter, then terminate the original.
+        """Store the dead letter, tell the listener's ``failed``, then terminate the original.
+
+        A crash in between makes it all happen again, the letter excepted: its id is the same.
 
         Raises:
             DriverError: The letter can't be stored; the original stays.
@@ -148,6 +161,7 @@ class Settler:
             reason=decision.reason,
             error=run.error or decision.detail,
             now=self._clock.now(),
+            redrive=run.redrive,
         )
         subject = self._subjects.dead_letter(one.service, one.listener, run.name)
         id = deadletter.dead_letter_id(one.durable, delivery)
@@ -159,4 +173,5 @@ class Settler:
                 delivery.message, failure, subject=subject, id=id, stack=False
             )
             await self._driver.publish(small, headroom=0)
+        await self._gave_up(run, decision)
         await delivery.term(f"dead letter: {decision.reason}")

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 
 from eventbus.clock import Clock
 from eventbus.correlation import Handled, Scope, current_scope, entered
@@ -28,16 +27,19 @@ class Quick:
     async def __call__(self, context: Context, call_next: CallNext) -> None:
         """Run the rest of the chain until it succeeds or isn't worth another quick try."""
         scope = current_scope()
-        for tries in count(1):
+        tries = 0
+        while True:
+            tries += 1
             try:
                 with entered(_anew(scope)):
-                    return await call_next(context)
+                    await call_next(context)
             except Exception as exc:
                 delay = self._retry.quick_delay(exc, tries, self._chance())
                 if delay is None or _is_cancelled():
                     raise
-            await self._clock.sleep(delay)
-        return None
+                await self._clock.sleep(delay)
+            else:
+                return
 
 
 def _anew(scope: Scope) -> Scope:

@@ -280,7 +280,7 @@ def _emit_failed(one: EmitFailed) -> _Fields:
     }
 
 
-def _place(one: Returned | Stuck) -> _Fields:
+def _place(one: Returned | Stuck | FailedHookRaised) -> _Fields:
     return {"event_name": one.name, "service": one.service, "listener": one.listener}
 
 
@@ -291,10 +291,10 @@ def _error(error: Exception | None) -> _Fields:
 
 
 def _stack(happened: Happened) -> Exception | None:
-    """Return the error whose stack helps: that of a listener that failed for the last time."""
+    """Return the error whose stack helps: of a last attempt, or of what was to be told of it."""
     if isinstance(happened, Settled) and happened.reason in (Reason.EXCEPTION, Reason.TIMEOUT):
         return happened.error
-    return None
+    return happened.error if isinstance(happened, FailedHookRaised) else None
 
 
 def _ms(seconds: float | None) -> float | None:
@@ -315,6 +315,11 @@ _LINES: dict[type, tuple[str, Callable[[Any], int], Callable[[Any], _Fields]]] =
         "delivery.stuck",
         _at(logging.WARNING),
         lambda one: {**_place(one), **_error(one.error)},
+    ),
+    FailedHookRaised: (
+        "failed_hook.raised",
+        _at(logging.ERROR),
+        lambda one: {"event_id": one.id, **_place(one), **_error(one.error)},
     ),
     Stopped: (
         "service.stopped",

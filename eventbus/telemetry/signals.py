@@ -15,6 +15,7 @@ from eventbus.drivers.base import DriverSignal
 __all__ = (
     "EmitFailed",
     "Emitted",
+    "FailedHookRaised",
     "Happened",
     "ListenerStarted",
     "Observer",
@@ -133,6 +134,17 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedHookRaised:
+    """A listener's ``failed`` raised; the dead letter is stored, and nothing else changes."""
+
+    name: str
+    id: str
+    service: str
+    listener: str
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """A service has stopped; ``cancelled`` listeners didn't finish within the grace period."""
 
@@ -148,6 +160,7 @@ Happened: TypeAlias = (
     | Settled
     | Returned
     | Stuck
+    | FailedHookRaised
     | Stopped
     | DriverSignal
 )

@@ -212,17 +212,20 @@ async def outlived(server: NatsServer) -> AsyncIterator[tuple[Delivery, Delivery
     """Give a delivery whose lease ran out, and that of the process that has the event now."""
     ours, theirs = Taken(), Taken()
     spec = listener(ack_wait=0.4, slots=1)
-    async with driver_of(server.url) as driver, driver_of(server.url) as other:
-        async with consuming(driver, ours, spec):
-            await driver.publish(event())
-            first = await ours.next()
-            async with consuming(other, theirs, spec):
-                second = await theirs.next()
-                await second.in_progress()
-                yield first, second
-                await second.ack()
-                assert await pending(server) == (0, 0)
-                assert (ours.waiting(), theirs.waiting()) == (0, 0)
+    async with (
+        driver_of(server.url) as driver,
+        driver_of(server.url) as other,
+        consuming(driver, ours, spec),
+    ):
+        await driver.publish(event())
+        first = await ours.next()
+        async with consuming(other, theirs, spec):
+            second = await theirs.next()
+            await second.in_progress()
+            yield first, second
+            await second.ack()
+            assert await pending(server) == (0, 0)
+            assert (ours.waiting(), theirs.waiting()) == (0, 0)
 
 
 async def test_a_delivery_whose_lease_ran_out_cant_be_acknowledged(

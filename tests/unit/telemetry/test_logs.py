@@ -392,7 +392,7 @@ def test_configuring_again_and_after_basic_config_prints_nothing_twice():
     configure(Settings(log_format="json"), stream=first)
     configure(Settings(log_format="json"), stream=second)
 
-    logging.getLogger("uvicorn.error").info("GET /")
+    logging.getLogger("nats").info("GET /")
 
     assert first.getvalue() == ""
     assert len(second.getvalue().splitlines()) == 1

@@ -1,0 +1,33 @@
+"""What all fault cases share: their stage, and the profile in which each of them has to fail."""
+
+from collections.abc import AsyncIterator, Generator
+from pathlib import Path
+
+import pytest
+
+from eventbus.embedded import NatsServer
+from tests.faults.harness.profile import NAIVE
+from tests.faults.harness.stage import Stage
+
+
+@pytest.fixture
+async def stage(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Stage]:
+    """Give a stage with a server of its own."""
+    stage = Stage(nats_server.url, tmp_path)
+    yield stage
+    await stage.close()
+
+
+if NAIVE:
+    from tests.faults.teeth import judged, with_reason
+
+    def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+        """Leave out what isn't a case, or says nothing about a naive bus."""
+        with_reason(items)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Turn the verdict round: a case that passes has no teeth."""
+        return judged((yield), call)
