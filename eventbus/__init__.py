@@ -24,6 +24,7 @@ from eventbus.registry import Registry
 from eventbus.retry import Retry
 from eventbus.service import EventService
 from eventbus.subscription import Subscription
+from eventbus.thread import in_loop, in_thread
 
 if TYPE_CHECKING:
     from eventbus.settings import Settings
@@ -58,6 +59,8 @@ __all__ = (
     "UnknownEvent",
     "UnknownEventError",
     "__version__",
+    "in_loop",
+    "in_thread",
 )
 
 

@@ -13,7 +13,7 @@ from eventbus.event import Event, UnknownEvent
 from eventbus.ids import is_id
 from eventbus.registry import Registry
 
-__all__ = ("decode", "encode", "invalid", "validate")
+__all__ = ("decode", "encode", "invalid", "validate", "version_of")
 
 _JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 MAX_PROBLEMS = 20
@@ -86,7 +86,7 @@ def decode(
     media_type = headers.get(h.CONTENT_TYPE, h.JSON).split(";")[0].strip().lower()
     if media_type != h.JSON and not media_type.endswith("+json"):
         raise _not(message, f"{h.CONTENT_TYPE} is {media_type[:64]!r}, not {h.JSON}")
-    version = _version(headers)
+    version = version_of(headers)
     if unknown and name not in registry:
         event: Event = _unknown(message, name, version)
     else:
@@ -159,7 +159,8 @@ def _optional(headers: Mapping[str, str], name: str) -> str | None:
     return None if value is None else h.unquoted(value)
 
 
-def _version(headers: Mapping[str, str]) -> int:
+def version_of(headers: Mapping[str, str]) -> int:
+    """Return the version of an event, by its headers in lower case; 1 where they don't say."""
     match = _SCHEMA_VERSION.search(headers.get(h.DATA_SCHEMA, ""))
     return int(match[1]) if match and int(match[1]) > 0 else 1
 

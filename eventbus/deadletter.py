@@ -98,9 +98,11 @@ def build(
     message's own, so that it fits wherever the event did.
     """
     headers = h.forwarded(message.headers, without=(h.DEAD.lower(),))
-    left_out = {"redrive"} if not failure.redrive else set()
-    if not stack:
-        left_out.add("error_stack")
+    left_out = {
+        name
+        for name, said in (("redrive", failure.redrive > 0), ("error_stack", stack))
+        if not said
+    }
     for field in fields(failure):
         if field.name not in left_out:
             headers[_header(field.name)] = _written(getattr(failure, field.name))

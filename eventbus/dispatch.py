@@ -233,7 +233,7 @@ class Dispatcher:
         """Return what the user's code raises; a cancellation from outside passes through."""
         try:
             await call
-        except Exception as exc:  # noqa: BLE001 - the caller's decision
+        except Exception as exc:
             if _cancelled_from_outside():  # what it raises on its way out isn't a failure
                 raise asyncio.CancelledError from exc
             return exc

@@ -36,7 +36,8 @@
     │  │  └─ UnsupportedError             the driver lacks a feature that was asked for
     │  ├─ ServerStartError                an embedded nats-server didn't come up
     │  ├─ StoreError                      the database behind outbox, inbox or event store
-    │  └─ ListenerTimeoutError            a listener ran longer than it may
+    │  ├─ ListenerTimeoutError            a listener ran longer than it may
+    │  └─ GaveUpError                     a dead letter whose listener raised nothing
     └─ Signal                             control flow, outside the tree on purpose
        ├─ RetryLater(after=None)          try again, after a while
        ├─ Reject(reason)                  dead letter at once
@@ -65,6 +66,7 @@ __all__ = (
     "EmitUnknown",
     "EncodeError",
     "EventBusError",
+    "GaveUpError",
     "HeaderError",
     "IdConflictError",
     "IncompatibleSchemaError",
@@ -460,6 +462,21 @@ class ListenerTimeoutError(EventBusError):
         self.listener = listener
         self.limit = limit
         super().__init__(f"listener '{listener}' ran longer than {limit:g} s and was cancelled")
+
+
+class GaveUpError(EventBusError):
+    """An event became a dead letter without its listener having raised anything.
+
+    It expired before it was handled, or its runs ended without an outcome. Handed to a listener's
+    ``failed``; nobody raises it.
+    """
+
+    code = "listener.gave_up"
+
+    def __init__(self, *, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"the event is a dead letter ({reason}): {detail}")
 
 
 class Signal(Exception):  # noqa: N818 - control flow, not an error

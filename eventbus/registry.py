@@ -4,12 +4,15 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from types import ModuleType
+from typing import TypeVar
 
 from eventbus.errors import DeclarationError, IncompatibleSchemaError, UnknownEventError
 from eventbus.event import Event, spec_of
 from eventbus.subject import matches
 
 __all__ = ("Registry",)
+
+EventT = TypeVar("EventT", bound=Event)
 
 
 class Registry:
@@ -21,7 +24,7 @@ class Registry:
     def __init__(self) -> None:
         self._classes: dict[str, dict[int, type[Event]]] = {}
 
-    def register(self, event: type[Event]) -> type[Event]:
+    def register(self, event: type[EventT]) -> type[EventT]:
         """Add an event class; adding it again changes nothing. Usable as a decorator.
 
         Raises:
@@ -30,7 +33,7 @@ class Registry:
         """
         spec = spec_of(event)
         versions = self._classes.setdefault(spec.name, {})
-        known = versions.setdefault(spec.version, event)
+        known: type[Event] = versions.setdefault(spec.version, event)
         if known is not event:
             raise IncompatibleSchemaError(
                 f"'{spec.name}' version {spec.version} is declared twice: by {_where(known)} and "

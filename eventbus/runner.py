@@ -30,10 +30,12 @@ if TYPE_CHECKING:  # loaded when a process starts, so that other commands don't 
 __all__ = (
     "Instruments",
     "Stop",
+    "end_with_parent",
     "instrument",
     "run",
     "run_until_stopped",
     "serve",
+    "work_only",
 )
 
 ResultT = TypeVar("ResultT")

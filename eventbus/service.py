@@ -96,11 +96,11 @@ class EventService:
 
     @overload
     def subscribe(
-        self, event: type[EventT], /, **options: Unpack[ListenerOptions]
+        self, event: type[EventT], /, **options: Unpack[ListenerOptions[EventT]]
     ) -> Decorator[EventT]: ...
     @overload
     def subscribe(
-        self, event: str, /, **options: Unpack[ListenerOptions]
+        self, event: str, /, **options: Unpack[ListenerOptions[EventT]]
     ) -> Callable[[ListenerT], ListenerT]: ...
     @overload
     def subscribe(
@@ -109,7 +109,7 @@ class EventService:
         listener: Callable[[EventT], Awaitable[None]]
         | Callable[[EventT, Context], Awaitable[None]],
         /,
-        **options: Unpack[ListenerOptions],
+        **options: Unpack[ListenerOptions[EventT]],
     ) -> Subscribed: ...
     @overload
     def subscribe(
@@ -117,14 +117,14 @@ class EventService:
         event: str,
         listener: Callable[..., Awaitable[None]],
         /,
-        **options: Unpack[ListenerOptions],
+        **options: Unpack[ListenerOptions[EventT]],
     ) -> Subscribed: ...
     def subscribe(
         self,
-        event: type[Event] | str,
+        event: type[EventT] | str,
         listener: Callable[..., Awaitable[None]] | None = None,
         /,
-        **options: Unpack[ListenerOptions],
+        **options: Unpack[ListenerOptions[EventT]],
     ) -> object:
         """Add a listener for an event class, a name, or a pattern (``user.*``, ``user.>``).
 
@@ -152,7 +152,7 @@ class EventService:
         self,
         event: type[Event] | str,
         listener: Callable[..., Awaitable[None]],
-        options: ListenerOptions,
+        options: ListenerOptions[EventT],
     ) -> Subscription:
         one = subscription(self.name, event, listener, options)
         if one.listener in self._subscriptions:

@@ -1,5 +1,6 @@
 """Carry out a decision: the one place that calls ack, nak and term (DESIGN.md 4.1)."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ __all__ = ("Run", "Settler")
 
 STAY_DELAY = 5.0
 """Delay before a delivery that couldn't be settled, or its dead letter stored, is tried again."""
+RECORD_TIME = 0.5
+"""How long a hand-back waits for its record; a stop keeps a second for all of it."""
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ GaveUp: TypeAlias = Callable[[Run, DeadLetter], Awaitable[None]]
 class Settler:
     """Settles the deliveries of one subscription."""
 
-    def __init__(  # noqa: PLR0913 - what one dispatcher has, once
+    def __init__(
         self,
         subscription: Subscription,
         driver: Driver,
@@ -97,11 +100,20 @@ class Settler:
     async def hand_back(self, run: Run) -> None:
         """Give a delivery back at a stop: it is neither an attempt nor under suspicion."""
         if run.begun:
-            await self._attempts.returned(run.delivery, run.verdict)
+            # A server that doesn't answer must not hold up the stop.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RECORD_TIME):
+                    await self._attempts.returned(run.delivery, run.verdict)
         await self._give_back(run, 0.0)
 
     async def give_up(self, run: Run) -> None:
-        """Let go of a delivery that couldn't be settled; the server hands it out again."""
+        """Let go of a delivery that couldn't be settled; the server hands it out again.
+
+        Its run did end, so the next one is the same attempt again and no suspect; else an event
+        whose dead letter can't be stored would be counted as one that crashes.
+        """
+        if run.verdict.attempt:
+            await self._attempts.returned(run.delivery, run.verdict)
         await self._give_back(run, STAY_DELAY)
 
     async def _give_back(self, run: Run, delay: float) -> None:
@@ -125,7 +137,9 @@ class Settler:
         one, delivery = self._subscription, run.delivery
         stored_ns = int(delivery.stored_at.timestamp() * 1_000_000) * 1000
         place = f"{one.durable}:{delivery.stream}:{delivery.sequence}:{stored_ns}"
-        headers = h.forwarded(delivery.message.headers, without=(h.ATTEMPT.lower(), h.BEGAN.lower()))
+        headers = h.forwarded(
+            delivery.message.headers, without=(h.ATTEMPT.lower(), h.BEGAN.lower())
+        )
         headers[h.ATTEMPT] = str(run.verdict.attempt)
         if run.verdict.history.began is not None:
             headers[h.BEGAN] = h.render_time(run.verdict.history.began)

@@ -9,6 +9,7 @@ from functools import partial
 from types import SimpleNamespace, UnionType
 from typing import (
     Any,
+    Generic,
     Protocol,
     TypeAlias,
     TypedDict,
@@ -33,6 +34,7 @@ from eventbus.subject import check_name, check_pattern, is_pattern, matches, wit
 __all__ = (
     "Decorator",
     "EventT",
+    "FailedHook",
     "Handler",
     "Listener",
     "ListenerOptions",
@@ -48,13 +50,15 @@ Listener: TypeAlias = (
 """What a user writes: an async function of the event, and of the context where it wants one."""
 Handler: TypeAlias = Callable[[Event, Context], Awaitable[None]]
 """A listener, called the one way that dispatch knows."""
+FailedHook: TypeAlias = Callable[[EventT, Context, Exception], Awaitable[None]]
+"""What is told of an event that became a dead letter: the event, its context, and why."""
 
 DEFAULT_TIMEOUT = 300.0
 DEFAULT_CONCURRENCY = 16
 MIN_ACK_WAIT = 1.0
 
 
-class ListenerOptions(TypedDict, total=False):
+class ListenerOptions(TypedDict, Generic[EventT], total=False):
     """The options of `EventService.subscribe`."""
 
     name: str
@@ -75,6 +79,11 @@ class ListenerOptions(TypedDict, total=False):
     ack_wait: Duration
     """How long the server waits for a sign of life before it hands an event to somebody else;
     heartbeats keep it while the listener runs. 30 s where not given."""
+    failed: FailedHook[EventT]
+    """Called once an event has become a dead letter, after its last attempt or without one, and
+    not where it couldn't be read. The letter is stored by then. At least once: a crash before the
+    end repeats the last attempt, then this. It has the listener's time limit; what it raises is
+    told to the observers as `FailedHookRaised`, and changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,7 @@ class Subscription:
     start: Start = "new"
     middleware: tuple[Middleware, ...] = ()
     ack_wait: float = 30.0
+    failed: FailedHook[Event] | None = None
 
     @property
     def durable(self) -> str:
@@ -166,7 +176,7 @@ def subscription(
     service: str,
     target: type[Event] | str,
     listener: Callable[..., Awaitable[None]],
-    options: ListenerOptions,
+    options: ListenerOptions[EventT],
 ) -> Subscription:
     """Return the record of a listener for an event class, a name or a pattern.
 
@@ -204,6 +214,7 @@ def subscription(
         start=_start(name, options.get("start", "new")),
         middleware=tuple(options.get("middleware", ())),
         ack_wait=max(MIN_ACK_WAIT, _duration(name, "ack_wait", options.get("ack_wait", 30.0))),
+        failed=_failed(name, options.get("failed")),
     )
 
 
@@ -215,7 +226,7 @@ def _check_options(options: Mapping[str, object]) -> None:
             raise DeclarationError(f"subscribe() has no option {option!r}{hint}")
 
 
-def _name(listener: Callable[..., Awaitable[None]], options: ListenerOptions) -> str:
+def _name(listener: Callable[..., Awaitable[None]], options: ListenerOptions[EventT]) -> str:
     function = _function(listener)
     own = type(listener) if function is type(listener).__call__ else function
     name = options.get("name", getattr(own, "__name__", ""))
@@ -227,7 +238,7 @@ def _name(listener: Callable[..., Awaitable[None]], options: ListenerOptions) ->
 
 def _annotations(listener: Callable[..., Awaitable[None]]) -> tuple[object, ...]:
     """Return the annotations of the positional parameters, in order; None for a missing one."""
-    hints = _hints(_function(listener))
+    hints = _hints(inspect.unwrap(_function(listener)))
     parameters = inspect.signature(listener).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return tuple(
@@ -293,10 +304,11 @@ def _any_event(listener: str, annotation: tuple[object, ...]) -> tuple[type[Even
 def _handler(
     listener: Callable[..., Awaitable[None]], name: str, annotations: tuple[object, ...]
 ) -> Handler:
-    if not inspect.iscoroutinefunction(listener) and not inspect.iscoroutinefunction(
-        getattr(listener, "__call__", None)  # noqa: B004 - the method, not whether it exists
-    ):
-        raise DeclarationError(f"listener '{name}' isn't async; write 'async def {name}(event)'")
+    if not _is_async(listener):
+        raise DeclarationError(
+            f"listener '{name}' isn't async; write 'async def {name}(event)', or give it a "
+            "thread with in_thread()"
+        )
     parameters = inspect.signature(listener).parameters
     for one in parameters.values():
         if one.kind is one.KEYWORD_ONLY and one.default is one.empty:
@@ -317,6 +329,20 @@ def _handler(
         await plain(event)
 
     return handler
+
+
+def _is_async(function: object) -> bool:
+    called = getattr(function, "__call__", None)  # noqa: B004 - the method, not whether it exists
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+
+
+def _failed(listener: str, hook: FailedHook[EventT] | None) -> FailedHook[Event] | None:
+    if hook is not None and not _is_async(hook):
+        raise DeclarationError(
+            f"listener '{listener}': failed={hook!r} isn't an async function; "
+            "write 'async def gave_up(event, context, error)'"
+        )
+    return cast("FailedHook[Event] | None", hook)
 
 
 def _at_least(listener: str, option: str, value: int) -> int:

@@ -14,7 +14,16 @@ from eventbus.errors import (
     SchemaError,
 )
 
-__all__ = ("colored", "fail", "fail_all", "leaves", "print_json", "stop_with", "table")
+__all__ = (
+    "colored",
+    "exit_code",
+    "fail",
+    "fail_all",
+    "leaves",
+    "print_json",
+    "stop_with",
+    "table",
+)
 
 _WRONG_SET_UP = (CertificateError, ConfigurationError, NotAuthorizedError, SchemaError)
 """What another try can't mend."""

@@ -9,12 +9,22 @@ from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.errors import NotConnectedError
 from eventbus.settings import Settings
 
-__all__ = ("not_answering", "reading")
+__all__ = ("connected", "not_answering", "reading")
 
 
 @asynccontextmanager
 async def reading(settings: Settings) -> AsyncGenerator[Admin]:
     """Look at the streams and durables of a namespace; nothing is created or changed.
+
+    Raises as `connected` does.
+    """
+    async with connected(settings) as driver:
+        yield driver.admin
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncGenerator[JetStreamDriver]:
+    """Work on what a namespace holds; no stream or durable is created or changed.
 
     Raises:
         NotConnectedError: No server answered within ``connect_timeout``.
@@ -27,7 +37,7 @@ async def reading(settings: Settings) -> AsyncGenerator[Admin]:
                 await stack.enter_async_context(driver)
         except TimeoutError as exc:
             raise not_answering(settings, driver) from exc
-        yield driver.admin
+        yield driver
 
 
 def not_answering(settings: Settings, driver: JetStreamDriver) -> NotConnectedError:

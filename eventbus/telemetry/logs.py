@@ -22,6 +22,7 @@ from eventbus.telemetry.context import active_span, trace_id
 from eventbus.telemetry.signals import (
     EmitFailed,
     Emitted,
+    FailedHookRaised,
     Happened,
     Returned,
     Settled,

@@ -28,30 +28,27 @@ async def backlog(stage: Stage, count: int) -> AsyncIterator[None]:
 async def test_f03_ten_killed_workers_lose_nothing_and_blame_no_event(stage: Stage) -> None:
     chance = random.Random(3)
     worker = stage.worker(concurrency=8, ack_wait=1.0)
-    await _provisioned(stage, worker)
+    worker.start()  # now its durable is there, and keeps for it what is emitted
+    await stage.started(1)
+    worker.kill()
 
     async with backlog(stage, 400):
         for _ in range(10):
-            await _works(stage, worker)
+            await works(stage, worker)
             await asyncio.sleep(chance.uniform(0.05, 0.3))
             worker.kill()
-        await _works(stage, worker)
+        await works(stage, worker)
         await stage.drained()
 
     await stage.check()
     assert await stage.ground.letters() == []
 
 
-async def _works(stage: Stage, worker: Worker) -> None:
+async def works(stage: Stage, worker: Worker) -> None:
     """Start the worker's process, and wait until it is in the middle of something."""
     runs = len(stage.history.of(What.BEGUN))
     worker.start()
     await stage.history.until(
-        lambda: len(stage.history.of(What.BEGUN)) > runs, "a worker that begins to work"
+        lambda: len(stage.history.of(What.BEGUN)) > runs, "a worker that begins to work", 8
     )
 
-
-async def _provisioned(stage: Stage, worker: Worker) -> None:
-    worker.start()
-    await stage.history.until(lambda: bool(stage.history.of(What.STARTED)), "the worker starts")
-    worker.kill()

@@ -175,7 +175,7 @@ async def test_without_permission_to_receive_answers_it_says_which_to_give() -> 
     with NatsServer(config=config) as server:
         error = await refused(server.url, nats_user="ada", nats_password="right")
     assert isinstance(error, NotAuthorizedError)
-    assert "subscribe to '_INBOX_mailer.>'" in str(error)
+    assert "doesn't let us subscribe to our inbox ('_INBOX_mailer.>')" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +183,7 @@ async def test_without_permission_to_receive_answers_it_says_which_to_give() -> 
     [
         ("nats_creds", None),
         ("nats_creds", "not a creds file"),
+        ("nats_creds", "--BEGIN NATS USER JWT--\neyJ0\n--BEGIN USER NKEY SEED--\nSUAMISTYPED\n"),
         ("nats_nkey_seed", None),
         ("nats_nkey_seed", "SUANOTASEED"),
         ("nats_nkey_seed", nkeys.encode_seed(bytes(32), nkeys.PREFIX_BYTE_ACCOUNT).decode()),

@@ -303,6 +303,25 @@ async def test_stopping_hands_back_what_is_under_way_and_asks_for_no_more(
         assert len({one.sequence for one in returned}) == 300 - in_hand
 
 
+async def test_stopping_waits_until_the_server_has_heard_of_it(nats_server: NatsServer) -> None:
+    sent: list[bytes] = []
+
+    def note(data: bytes) -> bytes:
+        sent.append(data)
+        return data
+
+    async with Line(nats_server) as line, driver_of(line.url) as driver:
+        async with consuming(driver, Taken()) as consumer:
+            assert await eventually(lambda: _requests(nats_server, 1))
+            line.forth = note
+
+            await consumer.stop()
+
+        said = b"".join(sent)
+    # Else what arrives between the answer and the end of the interest is in hand of nobody.
+    assert said.index(b"UNSUB") < said.rindex(b"PING")
+
+
 async def test_after_stopping_what_is_in_hand_can_be_settled(nats_server: NatsServer) -> None:
     taken = Taken()
     async with driver_of(nats_server.url) as driver:
@@ -461,6 +480,37 @@ async def test_a_lost_pull_request_is_noticed_and_repeated(nats_server: NatsServ
             assert recovered.problem == "no heartbeat for 5 s"
             await delivery.ack()
     assert len(lost) == 1
+
+
+async def test_a_pull_request_that_expires_is_replaced_by_one_for_all_free_slots(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "EXPIRES", 0.8)
+    monkeypatch.setattr(consumer_module, "HEARTBEAT", 0.3)
+    taken, expired = Taken(), asyncio.Event()
+
+    def notice(data: bytes) -> bytes:
+        if b"408 Request Timeout" in data:
+            expired.set()
+        return data
+
+    async with Line(nats_server) as line, driver_of(line.url) as driver:
+        line.back = notice
+        async with consuming(driver, taken, listener(ack_wait=30.0)):
+            await driver.publish(event("first"))
+            held = [await taken.next()]
+            for _ in range(3):
+                expired.clear()
+                await expired.wait()
+            for number in range(6):
+                await driver.publish(event(number))
+            held += [await taken.next() for _ in range(3)]
+
+            assert taken.waiting() == 0
+            assert await pending(nats_server) == (3, 4)
+            for one in held:
+                await one.ack()
+            assert len(await taken.acked(3)) == 3
 
 
 async def test_more_than_the_slots_goes_back(nats_server: NatsServer) -> None:

@@ -103,13 +103,17 @@ async def crash(server: NatsServer) -> None:
     await asyncio.to_thread(server.restart)
 
 
+async def restart(server: NatsServer) -> None:
+    await asyncio.to_thread(server.restart)
+
+
 async def freeze(server: NatsServer) -> None:
     server.pause()
     await asyncio.sleep(1)
     server.resume()
 
 
-@pytest.mark.parametrize("fault", [crash, freeze])
+@pytest.mark.parametrize("fault", [crash, restart, freeze])
 async def test_what_is_emitted_through_a_fault_is_stored_once_and_handled(
     nats_server: NatsServer, fault: Callable[[NatsServer], object]
 ) -> None:
@@ -336,6 +340,24 @@ async def _is_accepted(driver: JetStreamDriver) -> bool:
     except DriverError:
         return False
     return True
+
+
+async def test_an_inbox_taken_away_is_noticed_and_comes_back() -> None:
+    def config(denied: str) -> str:
+        return f"""authorization {{ users = [ {{ user: "mailer", password: "x",
+          permissions: {{ subscribe: {{ deny: ["{denied}"] }} }} }} ] }}"""
+
+    told = Told()
+    with NatsServer(config=config("none")) as server:
+        login = {"nats_user": "mailer", "nats_password": "x"}
+        async with driver_of(server.url, told, **login) as driver:
+            server.reload(config("_INBOX_mailer.>"))
+            lost = await told.until(Disconnected)
+            server.reload(config("none"))
+            await told.until(Connected, 2)
+
+            assert (await driver.publish(event())).sequence == 1
+    assert "inbox" in lost.problem
 
 
 async def test_a_login_that_is_revoked_for_a_while_is_no_end() -> None:

@@ -1,6 +1,8 @@
 """Publishing to the real server: what is stored, what is refused, and what stays unknown."""
 
 import asyncio
+import json
+import re
 import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
@@ -229,6 +231,72 @@ async def test_what_the_stream_refuses_is_raised_with_its_words(nats_server: Nat
 
         with pytest.raises(PublishError, match=r"message size exceeds maximum allowed.*10054"):
             await driver.publish(Message("other.a", {"ce-id": "1"}, b"x" * 1000))
+
+
+def answering(line: Line, error: bytes) -> list[bytes]:
+    """Let the server's first PubAck arrive as another answer; it is in what this returns."""
+    replaced: list[bytes] = []
+
+    def replace_first(data: bytes) -> bytes:
+        match = re.search(rb"MSG (\S+ \S+) \d+\r\n(\{\"stream\":\"EVENTS\"[^\r]+)\r\n", data)
+        if match is None or replaced:
+            return data
+        replaced.append(match[2])
+        answer = b"MSG %b %d\r\n%b\r\n" % (match[1], len(error), error)
+        return data.replace(match[0], answer)
+
+    line.back = replace_first
+    return replaced
+
+
+@pytest.mark.parametrize(
+    ("code", "err_code", "description"),
+    [
+        (409, 10158, "duplicate message id is in process"),
+        (503, 10008, "JetStream system temporarily unavailable"),
+        (500, 10118, "stream is offline"),
+    ],
+)
+async def test_a_refusal_that_passes_is_tried_again_with_the_same_id(
+    nats_server: NatsServer, code: int, err_code: int, description: str
+) -> None:
+    error = {"code": code, "err_code": err_code, "description": description}
+    async with Line(nats_server) as line, driver_of(line.url) as driver:
+        replaced = answering(line, json.dumps({"error": error, "seq": 0}).encode())
+
+        receipt = await driver.publish(event())
+
+    assert len(replaced) == 1
+    assert receipt.sequence == 1
+    assert await stored_ids(nats_server.url) == ["id-1"]
+
+
+@pytest.mark.parametrize("err_code", [10023, 10028, 10047, 10077])
+async def test_no_room_of_any_kind_is_backpressure(nats_server: NatsServer, err_code: int) -> None:
+    error = {"code": 503, "err_code": err_code, "description": "no room"}
+    answer = {"error": error, "stream": "EVENTS", "seq": 0}
+    async with Line(nats_server) as line, driver_of(line.url) as driver:
+        answering(line, json.dumps(answer).encode())
+
+        with pytest.raises(BackpressureError, match=r"stream EVENTS has no room \(no room\)"):
+            await driver.publish(event())
+
+
+async def test_a_refusal_after_a_try_without_an_answer_is_no_certainty(
+    nats_server: NatsServer,
+) -> None:
+    error = {"code": 503, "err_code": 10077, "description": "maximum bytes exceeded"}
+    answer = json.dumps({"error": error, "stream": "EVENTS", "seq": 0}).encode()
+    async with Line(nats_server) as line, driver_of(line.url) as driver:
+        line.back = lambda data: b"" if b'"seq":1}' in data else data
+        async with asyncio.TaskGroup() as group:
+            publishing = group.create_task(_error_of(driver.publish(event())))
+            assert await eventually(lambda: _is_stored(nats_server))
+            answering(line, answer)
+
+    unknown = publishing.result()
+    assert isinstance(unknown, EmitUnknown)
+    assert isinstance(unknown.__cause__, BackpressureError)
 
 
 async def test_an_answer_that_isnt_a_streams_is_no_receipt(nats_server: NatsServer) -> None:

@@ -19,7 +19,17 @@ from eventbus.headers import lowered, parse_time, render_time
 from eventbus.settings import Settings
 from eventbus.subject import matches
 
-__all__ = ("Admin", "ConsumerView", "Line", "Replies", "Reply", "Stored", "StreamView", "replies")
+__all__ = (
+    "Admin",
+    "ConsumerView",
+    "Ending",
+    "Line",
+    "Replies",
+    "Reply",
+    "Stored",
+    "StreamView",
+    "replies",
+)
 
 _BATCH = 256
 _BATCH_BYTES = 8 * 1024 * 1024

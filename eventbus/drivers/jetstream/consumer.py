@@ -20,7 +20,7 @@ from eventbus.drivers.jetstream.topology import Topology
 from eventbus.drivers.jetstream.wire import Raw, Subscription
 from eventbus.errors import DriverError, EventBusError, NotConnectedError
 
-__all__ = ("Outside", "PullConsumer")
+__all__ = ("Outside", "PullConsumer", "Trouble")
 
 HEARTBEAT = 2.0
 SILENCE = 2.5 * HEARTBEAT

@@ -5,19 +5,39 @@ restart.
 """
 
 import ssl
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
 from pydantic import SecretStr
 
-from eventbus.drivers.jetstream.wire import Login
 from eventbus.errors import CertificateError, SettingsError
 from eventbus.settings import Settings
 
-__all__ = ("login_of",)
+__all__ = ("Login", "login_of")
 
-_JWT = "-----BEGIN NATS USER JWT-----"
+_JWT = "BEGIN NATS USER JWT"
 _SEED = "BEGIN USER NKEY SEED"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How we introduce ourselves to a server."""
+
+    name: str
+    inbox_prefix: str
+    patience: float
+    """How long one attempt to connect may take."""
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    nkey_seed: str | None = field(default=None, repr=False)
+    creds: str | None = field(default=None, repr=False)
+    """The text of a ``.creds`` file."""
+    tls: ssl.SSLContext | None = None
+    """Set: the connection is encrypted, or it isn't made."""
+    tls_hostname: str | None = None
 
 
 def login_of(settings: Settings, service: str) -> Login:
@@ -72,18 +92,20 @@ def _is_seed(text: str) -> bool:
     return True
 
 
-def _creds(settings: Settings) -> Path | None:
+def _creds(settings: Settings) -> str | None:
     path = settings.nats_creds
     if path is None:
         return None
     text = _text(path, "NATS_CREDS")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    seeds = [after for line, after in pairwise(lines) if _SEED in line]
     # nats-py would look for these lines for ever, with the event loop blocked.
-    if _JWT not in text or _SEED not in text:
+    if not any(_JWT in line for line in lines) or not seeds or not _is_seed(seeds[0]):
         raise SettingsError(
             f"EVENTBUS_NATS_CREDS: '{path}' isn't a .creds file; it must hold a user's JWT and "
             "NKEY seed"
         )
-    return path
+    return text
 
 
 def _text(path: Path, setting: str) -> str:

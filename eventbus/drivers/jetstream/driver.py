@@ -26,6 +26,7 @@ from eventbus.drivers.jetstream.api import Api
 from eventbus.drivers.jetstream.attempt_log import KeyValueAttempts
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
+from eventbus.drivers.jetstream.letterbox import Letterbox
 from eventbus.drivers.jetstream.message import Lease
 from eventbus.drivers.jetstream.publisher import DRIVER, Publisher
 from eventbus.drivers.jetstream.streams import NOT_ASKED
@@ -62,6 +63,8 @@ class JetStreamDriver:
         )
         self.admin = Admin(self._api, settings, self._replies)
         """What an operator may ask."""
+        self.letterbox = Letterbox(self._api, self.admin, self._publisher, settings.subjects)
+        """The dead letters, as an operator works them."""
 
     @property
     def name(self) -> str:

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Self
 
-from eventbus.drivers.jetstream.wire import Login, Raw, Server, Subscription, Wire, dial
+from eventbus.drivers.jetstream.credentials import Login
+from eventbus.drivers.jetstream.wire import Raw, Server, Subscription, Wire, dial
 from eventbus.errors import NotAuthorizedError, NotConnectedError
 
 __all__ = ("Link", "LostError", "is_no_responders", "is_status")
@@ -67,10 +68,7 @@ class Link:
         await self.wire.subscribe(f"{self._prefix}*", self._answered)
         await self.wire.flush()
         if self.is_denied(f"{self._prefix}*"):
-            raise NotAuthorizedError(
-                f"{self.server.url} doesn't let us receive answers; permit this user to "
-                f"subscribe to '{inbox_prefix}.>'"
-            )
+            raise NotAuthorizedError(f"{self.problem} ('{inbox_prefix}.>')")
 
     @property
     def wire(self) -> Wire:
@@ -204,7 +202,9 @@ class Link:
         if len(self._denied) >= MAX_DENIED:
             del self._denied[next(iter(self._denied))]
         self._denied[subject] = None
-        if operation != "publish":
+        if operation == "subscription":
+            if subject == f"{self._prefix}*".lower():
+                self.lose(f"{self.server.url} doesn't let us subscribe to our inbox")
             return
         for token, (future, wanted) in list(self._waiting.items()):
             if wanted.lower() == subject:

@@ -87,6 +87,12 @@ class Stage:
             seconds,
         )
 
+    async def started(self, count: int) -> None:
+        """Wait until so many workers have started."""
+        await self.history.until(
+            lambda: len(self.history.of(What.STARTED)) >= count, f"{count} workers start"
+        )
+
     async def calm(self, events: EventService, seconds: float = CALM) -> None:
         """Wait until a service is ready, emits, and nothing is on its way to any listener."""
         await self._ready(events, seconds)

@@ -26,11 +26,13 @@ class Witness:
         """Write something down that belongs to no event."""
         self._ledger.write(Entry(what, detail=detail))
 
-    def listener(self, name: str) -> Listener:
-        """Return a listener that does what its events ask for."""
+    def listener(self, name: str, *, does: str = "") -> Listener:
+        """Return a listener that does what its events ask for, or what is given."""
 
         async def listen(event: StepTaken, context: Context) -> None:
             attempt = context.attempt
+            if does:
+                event = event.model_copy(update={"does": does})
             self._ledger.write(Entry(What.BEGUN, event.mark, name, attempt))
             try:
                 await act(event, attempt)

@@ -41,6 +41,8 @@ class Work:
     ack_wait: float = 2.0
     timeout: float = 30.0
     attempts: int = 3
+    does: str = ""
+    """What its listener does, whatever its events ask for."""
     rate: float = 0.0
     """Steps to emit in a second."""
     seed: str = ""
@@ -68,7 +70,8 @@ class Worker:
         return None if self._process is None else self._process.poll()
 
     def start(self) -> "Worker":
-        """Start it; its ledger tells when it works."""
+        """Start it, also again; its ledger tells when it works."""
+        self.close()
         command = [sys.executable, "-m", "tests.faults.harness.worker"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -140,7 +143,7 @@ def _service(work: Work, settings: Settings, witness: Witness) -> EventService:
     if work.listener:
         events.subscribe(
             StepTaken,
-            witness.listener(work.listener),
+            witness.listener(work.listener, does=work.does),
             name=work.listener,
             concurrency=work.concurrency,
             ack_wait=work.ack_wait,

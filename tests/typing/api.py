@@ -1,0 +1,213 @@
+"""What users write and both type checkers must accept; checked, never run."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import assert_type
+
+from eventbus import (
+    Context,
+    Data,
+    Discard,
+    EmitMiddleware,
+    EmitUnknown,
+    Envelope,
+    Event,
+    EventService,
+    Middleware,
+    Receipt,
+    Registry,
+    Reject,
+    Retry,
+    RetryLater,
+    Settings,
+    Subscription,
+    UnknownEvent,
+)
+from eventbus.middleware.base import CallEmit, CallNext
+from eventbus.telemetry.signals import Happened, Settled
+
+
+class Address(Data):
+    city: str
+
+
+class UserCreated(Event, name="user.created", version=2, key="user_id", tags=("crm",)):
+    user_id: str
+    address: Address | None = None
+
+
+class UserDeleted(Event, name="user.deleted", driver="jetstream", priority="low"):
+    user_id: str
+
+
+class UserEvent(Event, str_strip_whitespace=True):
+    user_id: str
+
+
+class UserBanned(UserEvent, name="user.banned"):
+    reason: str = ""
+
+
+# Services --------------------------------------------------------------------------------------
+
+
+class Timing:
+    """A middleware as an object."""
+
+    async def __call__(self, context: Context, call_next: CallNext) -> None:
+        await call_next(replace(context, tags=(*context.tags, "timed")))
+
+
+async def tagging(envelope: Envelope, call_next: CallEmit) -> Receipt:
+    return await call_next(replace(envelope, tags=("tagged",)))
+
+
+def watching(happened: Happened) -> None:
+    if isinstance(happened, Settled):
+        assert_type(happened.attempt, int)
+
+
+timing: Middleware = Timing()
+emitting: EmitMiddleware = tagging
+events = EventService(
+    "mail",
+    settings=Settings(namespace="shop"),
+    middleware=[timing],
+    emit_middleware=[emitting],
+    observers=[watching],
+)
+
+
+# Emitting --------------------------------------------------------------------------------------
+
+
+async def emits() -> None:
+    event = UserCreated(user_id="u-1", address=Address(city="Ulm"))
+    receipt = await events.emit(event)
+    assert_type(receipt, Receipt)
+    assert_type(await events.emit("user.created", {"user_id": "u-1"}), Receipt)
+    await events.emit(event, id="i", key="k", headers={"x-tenant": "a"}, correlation_id="c")
+    await events.emit("user.created", {"user_id": "u-1"}, key="k")
+    assert_type(await events.emit_many([event, UserDeleted(user_id="u-1")]), list[Receipt])
+    try:
+        await events.emit(event)
+    except EmitUnknown as exc:
+        assert_type(exc.id, str)
+
+
+# Listening -------------------------------------------------------------------------------------
+
+
+@events.subscribe(UserCreated)
+async def by_class(event: UserCreated) -> None:
+    assert_type(event.address, Address | None)
+
+
+@events.subscribe(UserCreated)
+async def with_context(event: UserCreated, context: Context) -> None:
+    assert_type(context.attempt, int)
+    await context.emit(UserDeleted(user_id=event.user_id), key=context.key or "")
+    await context.emit("user.deleted", {"user_id": event.user_id})
+
+
+@events.subscribe(
+    UserCreated,
+    name="slow-one",
+    retry=Retry(attempts=8, start="1s", cap=timedelta(minutes=5)).never(KeyError),
+    concurrency=64,
+    timeout="2m",
+    queue="emails",
+    start="all",
+    middleware=(timing,),
+    ack_wait=10,
+)
+async def with_options(event: UserCreated) -> None:
+    if event.user_id == "test":
+        raise Discard("a test account")
+    if not event.user_id:
+        raise Reject("no user")
+    raise RetryLater("5m")
+
+
+@events.subscribe("user.*")
+async def by_pattern(event: UserCreated | UserDeleted) -> None:
+    assert_type(event.user_id, str)
+
+
+@events.subscribe("user.>", start=datetime(2026, 1, 1, tzinfo=UTC))
+async def by_pattern_of_any(event: Event, context: Context) -> None:
+    if isinstance(event, UnknownEvent):
+        assert_type(event.version, int)
+
+
+@events.subscribe("user.deleted", start=7)
+async def by_name(event: UserDeleted) -> None: ...
+
+
+@events.subscribe(UserBanned)
+async def of_a_base_class(event: UserEvent) -> None: ...
+
+
+class Mailer:
+    """A listener that is a method."""
+
+    async def send(self, event: UserCreated, context: Context) -> None: ...
+
+
+async def bound(event: UserCreated, *, database: str) -> None: ...
+
+
+async def calls() -> None:
+    one = await events.subscribe(UserCreated, by_class)
+    assert_type(one, Subscription)
+    await events.subscribe(UserCreated, with_context, name="again", concurrency=2)
+    await events.subscribe(UserCreated, Mailer().send)
+    await events.subscribe(UserCreated, partial(bound, database="x"), name="bound")
+    await events.subscribe("user.*", by_pattern_of_any, queue="audit")
+    events.subscribe(UserCreated)(by_class)
+
+
+# A decorated listener can still be called, in a test for instance.
+async def called(context: Context) -> None:
+    await by_class(UserCreated(user_id="u-1"))
+    await with_context(UserCreated(user_id="u-1"), context)
+    await by_pattern(UserDeleted(user_id="u-1"))
+    assert_type(by_name, Callable[[UserDeleted], Awaitable[None]])  # type: ignore[assert-type]
+
+
+# Running ---------------------------------------------------------------------------------------
+
+
+@events.background
+async def poll() -> None: ...
+
+
+async def runs() -> None:
+    async with events as started:
+        assert_type(started, EventService)
+        assert_type(events.status().ready, bool)
+        assert_type(events.in_flight(), dict[str, int])
+    await events.start()
+    await events.stop(grace=5)
+    await events.run()
+
+
+def declared() -> None:
+    registry = Registry()
+
+    @registry.register
+    class Local(Event, name="thing.made"):
+        x: int
+
+    assert_type(registry.resolve("thing.made"), type[Event])
+    assert_type(Local(x=1).event_key(), str | None)
+
+
+def limited(error: ConnectionError) -> float:
+    return 5 if isinstance(error, ConnectionResetError) else 60
+
+
+retry = Retry(delays=(1, "5s", timedelta(minutes=1))).on(ConnectionError, after=limited)
+retry = retry.on(OSError, after="1m").never(ValueError, TypeError)

@@ -1,0 +1,114 @@
+"""What type checkers must refuse: each line that ends with ``# E:``, and no other.
+
+``# E pyright:`` and ``# E mypy:`` mark what the other one can't see: mypy lets pydantic convert
+the types of fields, pyright doesn't read ``model_config``.
+"""
+
+from functools import partial
+
+from eventbus import Context, Event, EventService, Retry
+
+
+class UserCreated(Event, name="user.created", key="user_id"):
+    user_id: str
+
+
+class UserDeleted(Event, name="user.deleted"):
+    user_id: str
+
+
+events = EventService("mail")
+
+
+async def of_created(event: UserCreated) -> None: ...
+
+
+async def of_deleted(event: UserDeleted) -> None: ...
+
+
+async def of_deleted_with_context(event: UserDeleted, context: Context) -> None: ...
+
+
+async def of_three(event: UserCreated, context: Context, more: str) -> None: ...
+
+
+async def without_event() -> None: ...
+
+
+async def with_result(event: UserCreated) -> int:
+    return 1
+
+
+async def with_keyword(event: UserCreated, *, database: str) -> None: ...
+
+
+def sync(event: UserCreated) -> None: ...
+
+
+# Listeners -------------------------------------------------------------------------------------
+
+
+@events.subscribe(UserCreated)  # E: another event
+async def wrong_event(event: UserDeleted) -> None: ...
+
+
+@events.subscribe(UserCreated)  # E: not async
+def not_async(event: UserCreated) -> None: ...
+
+
+@events.subscribe("user.created")  # E: not async
+def not_async_by_name(event: UserCreated) -> None: ...
+
+
+events.subscribe(UserCreated)(of_deleted)  # E: another event
+events.subscribe(UserCreated)(of_deleted_with_context)  # E: another event, with context
+events.subscribe(UserCreated)(sync)  # E: not async
+events.subscribe(UserCreated)(of_three)  # E: three parameters
+events.subscribe(UserCreated)(without_event)  # E: no parameter
+events.subscribe(UserCreated)(with_keyword)  # E: a keyword that nobody gives
+events.subscribe(UserCreated)(with_result)  # E: a result that nobody takes
+events.subscribe(UserCreated)(partial(of_three, more=1))  # E: three parameters, one wrongly bound
+events.subscribe(UserCreated, of_deleted)  # E: another event
+events.subscribe(UserCreated, sync)  # E: not async
+events.subscribe("user.created", sync)  # E: not async
+events.subscribe(str)  # E: no event class
+events.subscribe(UserCreated(user_id="u-1"))  # E: an event, not its class
+
+
+# Options ---------------------------------------------------------------------------------------
+
+
+events.subscribe(UserCreated, concurency=2)  # E: unknown option
+events.subscribe(UserCreated, concurrency="many")  # E: wrong type
+events.subscribe(UserCreated, retry=5)  # E: wrong type
+events.subscribe(UserCreated, timeout=None)  # E: wrong type
+events.subscribe("user.*", queue=5)  # E: wrong type
+events.subscribe(UserCreated, of_created, nmae="x")  # E: unknown option
+Retry(atempts=3)  # E: unknown option
+Retry(jitter="some")  # E: wrong value
+Retry().on(ValueError, after=None)  # E: no delay
+Retry().never("ValueError")  # E: no class
+
+
+# Emitting --------------------------------------------------------------------------------------
+
+
+async def emits(context: Context) -> None:
+    await events.emit(UserCreated(user_id=5))  # E pyright: wrong type of a field
+    await events.emit(UserCreated(user_id="u-1", emial="x"))  # E: unknown field
+    await events.emit(UserCreated())  # E: missing field
+    await events.emit(UserCreated)  # E: the class, not an event
+    await events.emit("user.created")  # E: a name without data
+    await events.emit({"user_id": "u-1"})  # E: data without a name
+    await events.emit(UserCreated(user_id="u-1"), {"user_id": "u-1"})  # E: an event and data
+    await events.emit(UserCreated(user_id="u-1"), kye="x")  # E: unknown option
+    await events.emit(UserCreated(user_id="u-1"), key=5)  # E: wrong type
+    await events.emit("user.created", {"user_id": "u-1"}, headers={"a": 1})  # E: wrong type
+    await context.emit("user.created")  # E: a name without data
+    await context.emit(UserCreated(user_id="u-1"), kye="x")  # E: unknown option
+    await events.emit_many([UserCreated])  # E: classes, not events
+
+
+def frozen(event: UserCreated, context: Context) -> None:
+    event.user_id = "other"  # E mypy: frozen
+    context.attempt = 0  # E: frozen
