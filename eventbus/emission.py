@@ -11,7 +11,7 @@ from eventbus.clock import Clock
 from eventbus.correlation import Handled, Scope, current_scope
 from eventbus.drivers.base import Driver, Receipt
 from eventbus.envelope import NO_HEADERS, Envelope
-from eventbus.errors import EmitUnknown, IdConflictError, did_you_mean
+from eventbus.errors import BackpressureError, EmitUnknown, IdConflictError, did_you_mean
 from eventbus.event import Event
 from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions, chain_emit
 from eventbus.subject import Subjects
@@ -124,8 +124,15 @@ class Emitter:
         return [one for one in results if isinstance(one, Receipt)]
 
     async def _publish(self, envelope: Envelope) -> Receipt:
-        subject = self._publishing.subjects.event(envelope.name)
-        return await self._publishing.driver.publish(codec.encode(envelope, subject))
+        subject, driver = self._publishing.subjects.event(envelope.name), self._publishing.driver
+        message = codec.encode(envelope, subject)
+        try:
+            return await driver.publish(message)
+        except BackpressureError:
+            if current_scope().handled is None or not driver.features.delay:
+                raise
+        # Refused, it would be tried again and again while the handled event holds the very room.
+        return await driver.hold(message)
 
     async def _check_duplicate(self, envelope: Envelope, receipt: Receipt, *, fresh: bool) -> None:
         """Refuse a duplicate that isn't this event (DESIGN.md 4.9)."""

@@ -10,9 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 
-from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from eventbus.duration import seconds
 from eventbus.errors import SettingsError, SubjectError, did_you_mean
@@ -107,6 +106,8 @@ class Settings(BaseSettings):
     """Copies of each stream; 3 in production."""
     max_bytes: int = Field(default=512 * 1024 * 1024, ge=1024 * 1024)
     """Size limit of the stream of events; small by default, servers reserve it."""
+    later_max_bytes: int = Field(default=512 * 1024 * 1024, ge=1024 * 1024)
+    """Size above which nothing more is parked or delayed; long retries then wait in place."""
     max_age: _Seconds = 7 * 86400.0
     """How long events are kept."""
     duplicate_window: _Seconds = 600.0
@@ -187,7 +188,8 @@ class Settings(BaseSettings):
 
 def _environment() -> dict[str, str]:
     """Return the variables of ``.env`` and, on top, of the process; an empty one counts as unset."""
-    merged = {**dotenv_values(ENV_FILE), **os.environ}
+    file = DotEnvSettingsSource(Settings, env_file=ENV_FILE, case_sensitive=True)
+    merged = {**file.env_vars, **os.environ}
     return {name: value for name, value in merged.items() if value}
 
 

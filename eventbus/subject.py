@@ -228,6 +228,16 @@ class Subjects:
         """Where an event comes back to one listener alone; ``name`` may be ``>``."""
         return f"{self.namespace}-retry.{service}.{listener}.{name}"
 
+    @property
+    def retries(self) -> str:
+        """Everything that comes back to one listener alone."""
+        return f"{self.namespace}-retry.>"
+
+    @property
+    def position(self) -> str:
+        """Where a mark shows how far what waited was taken over; no service is called ``_``."""
+        return f"{self.namespace}-retry._.janitor.mark"
+
     def dead_letter(self, service: str, listener: str, name: str) -> str:
         """Where a dead letter of a listener is kept; ``name`` may be ``>``."""
         return f"{self.namespace}-dlq.{service}.{listener}.{name}"

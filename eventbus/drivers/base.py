@@ -7,6 +7,7 @@ from typing import Protocol, Self, TypeAlias
 
 from eventbus.attempts import AttemptLog
 from eventbus.delivery import Delivery
+from eventbus.drivers.room import DurableState, Room
 from eventbus.envelope import Message
 
 __all__ = (
@@ -128,7 +129,7 @@ class TopologyChanged:
 DriverSignal: TypeAlias = Connected | Disconnected | ConsumerRecovered | TopologyChanged
 Notify: TypeAlias = Callable[[DriverSignal], None]
 Deliver: TypeAlias = Callable[[Delivery], None]
-"""Takes a delivery at once and without waiting; the consumer calls it from its read loop."""
+"""Takes a delivery at once, without waiting and without raising; called from a read loop."""
 
 
 class Consumer(Protocol):
@@ -136,6 +137,13 @@ class Consumer(Protocol):
 
     A slot is taken from the pull request on, until the delivery is settled.
     """
+
+    def limit(self, slots: int) -> None:
+        """Take no more than so many at once from now on, 0 for none; what is in hand stays.
+
+        Meanwhile it is as ready as before.
+        """
+        ...
 
     async def stop(self) -> None:
         """Ask for no more; what still arrives goes back to the server at once."""
@@ -158,6 +166,11 @@ class Driver(Protocol):
     @property
     def attempts(self) -> AttemptLog:
         """Where it keeps the failed attempts of deliveries."""
+        ...
+
+    @property
+    def room(self) -> Room | None:
+        """What a janitor works on; None where no room has to be made, or we may not."""
         ...
 
     def watch(self, notify: Notify) -> None:
@@ -199,7 +212,8 @@ class Driver(Protocol):
         unknown.
 
         Raises:
-            PayloadTooLargeError: Before the wire; message and headroom are over the limit.
+            PayloadTooLargeError, HeaderError, SubjectError: Before the wire; it can't be carried.
+            NotConnectedError: There was no connection in all the time; it isn't stored.
             BackpressureError: At once; the stream is full.
             NoStreamError, NotAuthorizedError, PublishError: The server refused it.
             EmitUnknown: No answer in time; it may or may not be stored.
@@ -214,12 +228,28 @@ class Driver(Protocol):
         """
         ...
 
+    async def hold(self, message: Message) -> Receipt:
+        """Store an event so that it is published to its subject once there is room for it.
+
+        For what a listener emits while the stream is full: it is its work that makes room. Needs
+        `Features.delay`. Raises as `publish` does.
+        """
+        ...
+
     async def stored(self, receipt: Receipt) -> Message | None:
         """Return the message that a receipt speaks of; None where it is gone."""
         ...
 
     async def consume(self, consumer: ConsumerSpec, deliver: Deliver) -> Consumer:
         """Start a consumer whose durable is provisioned; the driver owns its tasks."""
+        ...
+
+    async def measure(self, durable: str) -> DurableState | None:
+        """Return how far a durable is; None where there is none, or nothing like it.
+
+        Raises:
+            DriverError: It can't be asked now; NotAuthorizedError: we may never ask.
+        """
         ...
 
     def status(self) -> Status:

@@ -41,9 +41,10 @@ class Pump:
         self._consumer = await driver.consume(self.subscription.consumer(), self._deliver)
 
     async def stop(self) -> None:
-        """Pull no more; what runs goes on."""
-        if self._consumer is not None:
-            await self._consumer.stop()
+        """Pull no more; what runs goes on. A second stop does nothing."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
 
     def _deliver(self, delivery: Delivery) -> None:
         self._heartbeat.hold(delivery, self.subscription.ack_wait)

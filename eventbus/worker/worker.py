@@ -59,12 +59,16 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             self._group = group
             beating = group.create_task(self._heartbeat.run())
-            for subscription in subscriptions:
-                await self.add(subscription)
-            jobs = {group.create_task(self._job(job)) for job in self._jobs}
-            started()
-            await stopping.wait()
-            cancelled = await self._finish(grace(), jobs)
+            try:
+                for subscription in subscriptions:
+                    await self.add(subscription)
+                jobs = {group.create_task(self._job(job)) for job in self._jobs}
+                started()
+                await stopping.wait()
+                cancelled = await self._finish(grace(), jobs)
+            finally:
+                # Also where a job or a cancellation ends it: what came now would find no group.
+                await self._stop_pulling()
             beating.cancel()
         self._group = None
         return cancelled
@@ -87,13 +91,16 @@ class Worker:
         deadline = self._clock.monotonic() + max(0.0, grace - SETTLE_TIME)
         for job in jobs:
             job.cancel()
-        await asyncio.gather(*(pump.stop() for pump in self._pumps))
+        await self._stop_pulling()
         running = {task for pump in self._pumps for task in pump.running}
         late = await self._wait(running | jobs, deadline)
         for task in late:
             task.cancel()
         await self._wait(late, deadline + SETTLE_TIME)
         return len(late & running)
+
+    async def _stop_pulling(self) -> None:
+        await asyncio.gather(*(pump.stop() for pump in self._pumps))
 
     async def _wait(
         self, tasks: set[asyncio.Task[None]], deadline: float

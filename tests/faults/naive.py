@@ -83,8 +83,6 @@ class NaiveService:
 
     async def start(self) -> None:
         """Connect and listen; what it needs on the server is provisioned as a deployment would."""
-        async with JetStreamDriver(self._settings, service=self.name) as driver:
-            await driver.provision([one.spec for one in self._listeners])
         login = login_of(self._settings, self.name)
         self._client = await nats.connect(
             list(self._settings.servers),
@@ -93,6 +91,8 @@ class NaiveService:
             user_credentials=login.creds,
             tls=login.tls,
         )
+        async with JetStreamDriver(self._settings, service=self.name) as driver:
+            await driver.provision([one.spec for one in self._listeners])
         for listener in self._listeners:
             self._spawn(self._listen(listener))
 
@@ -127,6 +127,15 @@ class NaiveService:
                     raise
             else:
                 return Receipt("", ack.stream, ack.seq)
+
+    def later(self, event: Event, delay: float) -> None:
+        """Emit after a while, from memory."""
+
+        async def wait() -> None:
+            await asyncio.sleep(delay)
+            await self.emit(event)
+
+        self._spawn(wait())
 
     async def _listen(self, listener: _Listener) -> None:
         spec = listener.spec

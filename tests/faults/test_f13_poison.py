@@ -8,6 +8,7 @@ import pytest
 
 from eventbus import EventService, Retry
 from tests.faults.harness.checker import Letter
+from tests.faults.harness.ground import eventually
 from tests.faults.harness.history import What
 from tests.faults.harness.stage import Stage
 from tests.faults.harness.step import StepTaken
@@ -102,10 +103,12 @@ async def emits_beside(stage: Stage, events: EventService) -> None:
 
 async def buried(stage: Stage) -> Letter:
     """Wait for the dead letter."""
-    async with asyncio.timeout(20):
-        while not (letters := await stage.ground.letters()):  # noqa: ASYNC110 - the server's state
-            await asyncio.sleep(0.05)
-    return letters[0]
+
+    async def is_there() -> bool:
+        return bool(await stage.ground.letters())
+
+    assert await eventually(is_there, 20), "I1: no dead letter within 20 s"
+    return (await stage.ground.letters())[0]
 
 
 def slowest_good(stage: Stage) -> float:

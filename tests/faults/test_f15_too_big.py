@@ -15,37 +15,26 @@ PLAIN = {"thread": "big", "number": 1}
 
 
 async def refusal(events: EventService, event: StepTaken | str, **options: object) -> Exception:
-    """Return what an emit raises."""
+    """Return what an emit raises; its kind is looked at last."""
     data = (PLAIN,) if isinstance(event, str) else ()
-    with pytest.raises(Exception) as raised:  # noqa: PT011 - the kind is looked at last
+    try:
         await events.emit(event, *data, **options)  # type: ignore[call-overload]
-    return raised.value
+    except Exception as exc:  # noqa: BLE001 - a naive bus raises anything
+        return exc
+    raise AssertionError("what is too big was emitted")
 
 
-@pytest.mark.parametrize("excess", [1, -300], ids=["payload", "payload-with-headers"])
-async def test_f15_a_payload_that_is_too_big_is_refused_and_the_connection_stays(
-    stage: Stage, excess: int
-) -> None:
-    mailer = stage.service(emit_timeout=2)
-    stage.listen(mailer)
-    big = StepTaken(thread="big", number=2, filler="x" * (MOST + excess))
-    async with mailer:
-        refused = await refusal(mailer, big)
-
-        await stage.calm(mailer)
-
-    await stage.check()
-    assert isinstance(refused, EventBusError)
-    assert stage.history.of(What.LOST) == []
-
-
-async def test_f15_headers_and_names_without_end_are_refused_and_the_connection_stays(
+async def test_f15_what_is_too_big_is_refused_before_it_is_sent_and_the_connection_stays(
     stage: Stage,
 ) -> None:
     mailer = stage.service(emit_timeout=2)
     stage.listen(mailer)
+    payload = StepTaken(thread="big", number=2, filler="x" * (MOST + 1))
+    with_headers = StepTaken(thread="big", number=3, filler="x" * (MOST - 300))
     async with mailer:
         refused = [
+            await refusal(mailer, payload),
+            await refusal(mailer, with_headers),
             await refusal(mailer, "step.taken", headers={"X-Long": "x" * MOST}),
             await refusal(mailer, "step." + "x" * 5000),
         ]
@@ -53,5 +42,5 @@ async def test_f15_headers_and_names_without_end_are_refused_and_the_connection_
         await stage.calm(mailer)
 
     await stage.check()
-    assert [isinstance(one, EventBusError) for one in refused] == [True, True]
+    assert [isinstance(one, EventBusError) for one in refused] == [True] * 4
     assert stage.history.of(What.LOST) == []

@@ -11,7 +11,7 @@ import nats
 from nats.aio.client import Client
 
 from eventbus.delivery import Delivery
-from eventbus.drivers.base import ConsumerSpec, DriverSignal
+from eventbus.drivers.base import Consumer, ConsumerSpec, DriverSignal
 from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.embedded import NatsServer
 from eventbus.envelope import Message
@@ -91,6 +91,26 @@ class Taken:
 
     def waiting(self) -> int:
         return self.deliveries.qsize()
+
+
+@asynccontextmanager
+async def consuming(
+    driver: JetStreamDriver, taken: Taken, spec: ConsumerSpec | None = None
+) -> AsyncIterator[Consumer]:
+    spec = spec or listener()
+    await driver.provision([spec])
+    consumer = await driver.consume(spec, taken)
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def pending(server: NatsServer, durable: str = "mailer__welcome") -> tuple[int, int]:
+    """Return how many events the durable hasn't handed out, and how many are un-acknowledged."""
+    async with plain(server.url) as client:
+        info = await client.jetstream().consumer_info("EVENTS", durable)
+    return info.num_pending or 0, info.num_ack_pending or 0
 
 
 @asynccontextmanager

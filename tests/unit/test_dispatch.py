@@ -553,6 +553,16 @@ async def test_an_event_that_nobody_declared_for_too_long_is_a_dead_letter(bench
     assert ending.reason is Reason.UNKNOWN_EVENT
 
 
+async def test_a_listener_of_named_events_waits_for_the_class_of_another(bench: Bench) -> None:
+    bench.target = "*.*"
+
+    ending = await bench.handle(welcome, bench.delivery(arriving(EmailSent(to="a"))))
+
+    assert bench.driver.journal == [f"nak {UNKNOWN_DELAY:g}"]
+    assert isinstance(ending, Settled)
+    assert ending.outcome is Outcome.RETRY
+
+
 async def test_a_listener_of_any_event_gets_one_that_nobody_declared(bench: Bench) -> None:
     got: list[Event] = []
 

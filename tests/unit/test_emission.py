@@ -277,6 +277,24 @@ async def test_a_shared_object_is_not_taken_for_the_emit_of_another_event(
     assert told[0].id != told[1].id  # type: ignore[union-attr]
 
 
+async def test_a_shared_object_that_is_stored_elsewhere_is_still_unresolved_here(
+    driver: RecordingDriver,
+) -> None:
+    constant, emits = Ping(), emitter(driver, told := [])
+    driver.raises = [unknown()]
+    here, elsewhere = (Scope("c", one, handled=Handled(one, "mail__send")) for one in "12")
+
+    with entered(here), pytest.raises(EmitUnknown):
+        await emits.emit(constant, {})
+    with entered(elsewhere):
+        await emits.emit(constant, {})
+    with entered(here):
+        await emits.emit(constant, {})
+
+    ids = [happened.id for happened in told]  # type: ignore[union-attr]
+    assert ids[0] == ids[2] != ids[1]
+
+
 async def test_a_listener_that_runs_again_repeats_its_ids_though_one_stayed_unknown(
     driver: RecordingDriver,
 ) -> None:

@@ -88,6 +88,7 @@ class PullConsumer:
         self._lease = replace(outside.lease, ack_wait=spec.ack_wait)
         self._progress = Progress(outside.stream, spec.durable)
         self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{outside.stream}.{spec.durable}"
+        self._slots = spec.slots
         self._step = max(1, spec.slots // 4)
         self._trouble = Trouble()
         self._wake = asyncio.Event()
@@ -107,6 +108,11 @@ class PullConsumer:
     def start(self, group: asyncio.TaskGroup) -> None:
         """Begin, in a task of ``group``."""
         self._task = group.create_task(self._run())
+
+    def limit(self, slots: int) -> None:
+        """Take no more than so many at once from now on, 0 for none; what is in hand stays."""
+        self._slots = slots
+        self._wake.set()
 
     async def stop(self) -> None:
         """Ask for no more; what still arrives goes back to the server at once."""
@@ -190,7 +196,7 @@ class PullConsumer:
         await link.send(self._pull, body, f"{inbox}.{self._epoch}.{free}")
 
     def _free(self) -> int:
-        return self._spec.slots - self._taken - self._requested
+        return self._slots - self._taken - self._requested
 
     def _is_worth_asking(self, free: int) -> bool:
         """Save requests while enough are under way, and never leave a free slot without one."""
@@ -230,7 +236,7 @@ class PullConsumer:
         self._requested = max(0, self._requested - 1)
         if self._progress.is_done(place):
             self._send(raw.reply, ACK)
-        elif self._stopping or self._taken >= self._spec.slots:
+        elif self._stopping or self._taken >= self._slots:
             # More than the slots come where requests thought lost are answered after all.
             self._send(raw.reply, NAK)
         else:

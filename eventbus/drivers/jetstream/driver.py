@@ -21,18 +21,27 @@ from eventbus.drivers.base import (
     Receipt,
     Status,
 )
+from eventbus.drivers.jetstream import api as codes
 from eventbus.drivers.jetstream.admin import Admin, Reply, replies
-from eventbus.drivers.jetstream.api import Api
+from eventbus.drivers.jetstream.api import Api, ApiError, translated
 from eventbus.drivers.jetstream.attempt_log import KeyValueAttempts
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
+from eventbus.drivers.jetstream.controls import Controls
 from eventbus.drivers.jetstream.letterbox import Letterbox
 from eventbus.drivers.jetstream.message import Lease
 from eventbus.drivers.jetstream.publisher import DRIVER, Publisher
+from eventbus.drivers.jetstream.room import JetStreamRoom, state_of
 from eventbus.drivers.jetstream.streams import NOT_ASKED
 from eventbus.drivers.jetstream.topology import Topology
+from eventbus.drivers.room import DurableState, Room
 from eventbus.envelope import Message
-from eventbus.errors import DriverError, EventBusError, NotConnectedError
+from eventbus.errors import (
+    BackpressureError,
+    DriverError,
+    EventBusError,
+    NotConnectedError,
+)
 from eventbus.settings import Settings
 
 __all__ = ("JetStreamDriver",)
@@ -65,6 +74,9 @@ class JetStreamDriver:
         """What an operator may ask."""
         self.letterbox = Letterbox(self._api, self.admin, self._publisher, settings.subjects)
         """The dead letters, as an operator works them."""
+        self.controls = Controls(self._api, settings.subjects.stream)
+        """The durables, as an operator works them."""
+        self._room = JetStreamRoom(self._api, self._connection, self._publisher, settings)
 
     @property
     def name(self) -> str:
@@ -81,6 +93,11 @@ class JetStreamDriver:
     def attempts(self) -> AttemptLog:
         """Where it keeps the failed attempts of deliveries."""
         return self._attempts
+
+    @property
+    def room(self) -> Room | None:
+        """What a janitor works on; None where we may not change what is on the server."""
+        return self._room if self._settings.provision == "auto" else None
 
     def watch(self, notify: Notify) -> None:
         """Tell ``notify`` of every later signal; call it before entering."""
@@ -125,26 +142,33 @@ class JetStreamDriver:
             DriverError: As `eventbus.drivers.base.Driver.publish`.
             HeaderError, SubjectError: Before the wire; it can't be carried.
         """
-        return await self._publisher.publish(message, headroom=headroom)
+        try:
+            return await self._publisher.publish(message, headroom=headroom)
+        except BackpressureError as exc:
+            if self.room is None:
+                raise
+            raise await self._room.explained(exc) from exc
 
     async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
         """Store a message so that it is published to its subject at a time, not before.
 
         Raises as `publish` does.
         """
-        subjects = self._settings.subjects
-        target = message.subject
-        if target.startswith(subjects.prefix):
-            # A schedule fires into its own stream; the stream of events takes it over from there.
-            target = subjects.due(target.removeprefix(subjects.prefix))
         headers = {
             **message.headers,
             "Nats-Schedule": f"@at {h.render_time(at)}",
-            "Nats-Schedule-Target": target,
+            # A schedule fires into its own stream; the stream of events takes it over from there.
+            "Nats-Schedule-Target": self._due(message.subject),
             "Nats-TTL": "never",  # else it would die at the stream's max_age
         }
-        held = replace(message, subject=holder, headers=headers)
-        return await self._publisher.publish(held, headroom=HEADROOM)
+        return await self._wait(replace(message, subject=holder, headers=headers))
+
+    async def hold(self, message: Message) -> Receipt:
+        """Store an event so that it is published to its subject once there is room for it.
+
+        Raises as `publish` does.
+        """
+        return await self._wait(replace(message, subject=self._due(message.subject)))
 
     async def stored(self, receipt: Receipt) -> Message | None:
         """Return the message that a receipt speaks of; None where it is gone."""
@@ -157,6 +181,21 @@ class JetStreamDriver:
         self._consumers[consumer.durable] = started
         return started
 
+    async def measure(self, durable: str) -> DurableState | None:
+        """Return how far a durable is; None where there is none.
+
+        Raises:
+            DriverError: It can't be asked now; NotAuthorizedError: we may never ask.
+        """
+        with translated(f"durable {durable}"):
+            try:
+                verb = f"CONSUMER.INFO.{self._settings.subjects.stream}.{durable}"
+                return state_of(await self._api.call(verb))
+            except ApiError as exc:
+                if exc.err_code in (codes.CONSUMER_NOT_FOUND, codes.STREAM_NOT_FOUND):
+                    return None
+                raise
+
     def status(self) -> Status:
         """Return what is known now; no I/O, safe to call from any thread."""
         connection = self._connection.problem
@@ -164,6 +203,18 @@ class JetStreamDriver:
             return Status((connection,))
         problems = (one.problem for one in list(self._consumers.values()))
         return Status(tuple(problem for problem in problems if problem is not None))
+
+    def _due(self, subject: str) -> str:
+        """Return where what is published to a subject waits; retries wait on their own."""
+        subjects = self._settings.subjects
+        if not subject.startswith(subjects.prefix):
+            return subject
+        return subjects.due(subject.removeprefix(subjects.prefix))
+
+    async def _wait(self, message: Message) -> Receipt:
+        """Store what has to wait, where not too much does."""
+        self._room.check_later(len(message.body))
+        return await self._publisher.publish(message, headroom=HEADROOM)
 
     async def _negotiate(self) -> None:
         self._server = await self._topology.ensure_server()

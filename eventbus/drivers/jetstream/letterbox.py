@@ -17,7 +17,7 @@ __all__ = ("Letterbox", "Place", "Redrive")
 
 KEPT = 20
 """How many redrives of one letter are kept; the last ones."""
-_SEQUENCE_NOT_FOUND = 10043
+_NOT_DELETED = (10043, 10057)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -116,7 +116,9 @@ class Letterbox:
                 verb = f"STREAM.MSG.DELETE.{self.stream}"
                 await self._api.call(verb, {"seq": sequence, "no_erase": True})
             except ApiError as exc:
-                if exc.err_code == _SEQUENCE_NOT_FOUND:
+                # Also before the first sequence and behind the last one, with a vaguer code.
+                unsure = exc.err_code in _NOT_DELETED
+                if unsure and await self._admin.message(self.stream, sequence) is None:
                     return False
                 raise
         return True

@@ -18,7 +18,6 @@ import nats.errors
 from nats.aio.client import Client, RawCredentials
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
-from typing_extensions import override
 
 from eventbus.drivers.jetstream.credentials import Login
 from eventbus.errors import (
@@ -87,13 +86,11 @@ class Server:
 class _Client(Client):
     """nats-py's client, with two ways closed for a message to end its read loop (T11)."""
 
-    @override
     async def flush(self, timeout: int = FLUSH_PATIENCE) -> None:
         # Twice: the ping of the first overtakes what was written in the same turn of the loop.
         await super().flush(timeout)
         await super().flush(timeout)
 
-    @override
     def _build_message(
         self,
         sid: int,
@@ -107,7 +104,6 @@ class _Client(Client):
         message: Msg = super()._build_message(sid, subject, reply, data, headers)
         return message
 
-    @override
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         if not headers:
             return None

@@ -6,7 +6,7 @@ it goes with `purge` and with nothing else.
 
 from eventbus.drivers.jetstream.letterbox import Place, Redrive
 from eventbus.ops.deadletters.letters import Letter, Where, failed_again, find, show
-from eventbus.ops.deadletters.redriving import Redriven, edited, redrive
+from eventbus.ops.deadletters.redriving import Redriven, Result, edited, redrive
 from eventbus.ops.deadletters.removal import purge
 from eventbus.ops.deadletters.summary import Count, Group, Stats, groups, stats
 
@@ -17,6 +17,7 @@ __all__ = (
     "Place",
     "Redrive",
     "Redriven",
+    "Result",
     "Stats",
     "Where",
     "edited",

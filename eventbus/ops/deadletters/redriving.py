@@ -11,6 +11,7 @@ duplicate window, and after that the listener gets the event once more. The lett
 touched, so it can't be lost.
 """
 
+import re
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -40,6 +41,7 @@ __all__ = ("Redriven", "Result", "edited", "per_second", "redrive")
 
 Letters: TypeAlias = AsyncIterable[Letter] | Iterable[Letter]
 
+_RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/(s|m|h|d))?")
 _LEFT_BEHIND = tuple(name.lower() for name in (h.DEAD, h.ATTEMPT, h.BEGAN, h.REDRIVE, h.EXPIRES))
 
 
@@ -134,15 +136,11 @@ def per_second(rate: float | str) -> float:
     Raises:
         ValueError: It isn't a number above 0, or one with its time, like ``"20/s"``.
     """
-    problem = f"{rate!r} isn't a rate; write '20/s', '100/m' or a number for each second"
-    number, slash, unit = str(rate).partition("/")
-    try:
-        each = float(number) / (seconds(f"1{unit.strip()}") if slash else 1.0)
-    except ValueError as exc:
-        raise ValueError(problem) from exc
-    if not 0 < each < float("inf"):
+    match = _RATE.fullmatch(str(rate))
+    if match is None or not float(match[1]):
+        problem = f"{rate!r} isn't a rate; write '20/s', '100/m' or a number for each second"
         raise ValueError(problem)
-    return each
+    return float(match[1]) / seconds(f"1{match[2] or 's'}")
 
 
 async def _each(letters: Letters) -> AsyncIterator[Letter]:

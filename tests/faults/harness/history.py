@@ -111,12 +111,10 @@ class History:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self._tails: list[_Tail] = []
-        self._changed = asyncio.Event()
 
     def write(self, entry: Entry) -> None:
         """Keep an entry of this process."""
         self.entries.append(entry)
-        self._changed.set()
 
     def follow(self, path: Path) -> None:
         """Read along what another process writes."""
@@ -132,18 +130,11 @@ class History:
         try:
             async with asyncio.timeout(seconds):
                 self.refresh()
-                while not condition():
-                    await self._more()
+                while not condition():  # noqa: ASYNC110 - partly another process's doing
+                    await asyncio.sleep(LOOK_EVERY)
+                    self.refresh()
         except TimeoutError:
             raise AssertionError(f"not within {seconds:g} s: {what}") from None
-
-    async def _more(self) -> None:
-        self._changed.clear()
-        if self._tails:
-            await asyncio.sleep(LOOK_EVERY)
-            self.refresh()
-        else:
-            await self._changed.wait()
 
     def of(self, *what: What, mark: str | None = None, listener: str | None = None) -> list[Entry]:
         """Return the entries of some kinds, in the order they were written."""

@@ -93,9 +93,18 @@ class Stage:
             lambda: len(self.history.of(What.STARTED)) >= count, f"{count} workers start"
         )
 
+    async def ready(self, events: EventService, seconds: float = CALM) -> None:
+        """Wait until a service is ready (I8)."""
+
+        async def is_ready() -> bool:
+            return events.status().ready
+
+        if not await eventually(is_ready, seconds):
+            raise AssertionError(f"I8: {events.name} isn't ready: {events.status().problems}")
+
     async def calm(self, events: EventService, seconds: float = CALM) -> None:
         """Wait until a service is ready, emits, and nothing is on its way to any listener."""
-        await self._ready(events, seconds)
+        await self.ready(events, seconds)
         self._probes += 1
         probe = StepTaken(thread="probe", number=self._probes)
         await self.witness.emit(events, probe)
@@ -139,13 +148,6 @@ class Stage:
         """End the processes that still run."""
         for worker in self._workers:
             await asyncio.to_thread(worker.close)
-
-    async def _ready(self, events: EventService, seconds: float) -> None:
-        async def is_ready() -> bool:
-            return events.status().ready
-
-        if not await eventually(is_ready, seconds):
-            raise AssertionError(f"I8: {events.name} isn't ready: {events.status().problems}")
 
     async def _is_drained(self) -> bool:
         try:

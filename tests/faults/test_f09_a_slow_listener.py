@@ -1,0 +1,57 @@
+"""F9 and F10: far more events than a listener can take at once."""
+
+import asyncio
+import time
+
+import pytest
+
+from tests.faults.harness.history import What
+from tests.faults.harness.stage import Stage
+from tests.faults.harness.step import StepTaken
+from tests.faults.harness.worker import vitals
+
+pytestmark = [pytest.mark.faults, pytest.mark.nats]
+
+SLOTS = 8
+MANY = 3000
+BURST = 10_000
+WIDTH = 100
+
+
+async def test_f09_a_slow_listener_gets_no_more_than_it_has_slots_and_each_event_once(
+    stage: Stage,
+) -> None:
+    mailer = stage.service(emit_timeout=25, publish_timeout=5)
+    stage.listen(mailer, concurrency=SLOTS, ack_wait=1.0)
+    # Some run for longer than the ack wait: their heartbeats keep the lease.
+    steps = [StepTaken(thread="slow", number=n, seconds=0.01) for n in range(MANY)]
+    steps[::600] = [one.model_copy(update={"seconds": 2.5}) for one in steps[::600]]
+    async with mailer:
+        await stage.emit(mailer, *steps)
+        before = vitals()["rss"]
+        await stage.drained(40)
+        grown = vitals()["rss"] - before
+        await stage.calm(mailer)
+
+    stage.measure("listeners at once", stage.history.most_at_once("send"), SLOTS)
+    stage.measure("memory that grew, in MB", grown, 30)
+    stage.measure("runs of an event", max(stage.history.counts(What.BEGUN).values()), 1)
+    await stage.check()
+
+
+async def test_f10_ten_thousand_events_at_once_are_stored_and_handled(stage: Stage) -> None:
+    mailer = stage.service(emit_timeout=25, publish_timeout=10)
+    stage.listen(mailer, concurrency=WIDTH, ack_wait=30)
+    steps = [StepTaken(thread=f"k{n % 50}", number=n, seconds=0.01) for n in range(BURST)]
+    async with mailer:
+        began = time.monotonic()
+        await stage.emit(mailer, *steps)
+        stored = time.monotonic() - began
+        tasks = len(asyncio.all_tasks())
+        await stage.drained(40)
+        await stage.calm(mailer)
+
+    stage.measure("seconds to store them", stored, 20)
+    stage.measure("listeners at once", stage.history.most_at_once("send"), WIDTH)
+    stage.measure("tasks", tasks, WIDTH + 50)
+    await stage.check()

@@ -1,0 +1,670 @@
+"""Dead letters worked against the real server: found, shown, grouped, redriven, purged."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from eventbus import Context, Event, EventService, Reject, Retry
+from eventbus.delivery import Outcome, Reason
+from eventbus.drivers.jetstream.driver import JetStreamDriver
+from eventbus.embedded import NatsServer
+from eventbus.envelope import Message
+from eventbus.errors import DriverError, InvalidEventError, TopologyError, UnknownEventError
+from eventbus.ops.connect import connected
+from eventbus.ops.deadletters import (
+    Letter,
+    Redriven,
+    Result,
+    Where,
+    edited,
+    failed_again,
+    find,
+    groups,
+    purge,
+    redrive,
+    show,
+    stats,
+)
+from eventbus.registry import Registry
+from eventbus.settings import Settings
+from eventbus.telemetry.signals import Happened, Settled
+from tests.integration.rig import plain, settings_of
+from tests.unit.conftest import StillClock
+
+pytestmark = [pytest.mark.nats]
+
+ONCE = Retry(attempts=1)
+
+
+class OrderPlaced(Event, name="order.placed", key="order_id"):
+    order_id: str
+    amount: int = 1
+
+
+class OrderPacked(Event, name="order.packed"):
+    order_id: str
+
+
+class Shop:
+    """Services on one server, what their listeners got, and how deliveries ended."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.runs: list[tuple[str, Event, Context]] = []
+        self.settled: list[Settled] = []
+        self._changed = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self.driver: JetStreamDriver
+
+    async def start(self) -> "Shop":
+        self._first = await self._stack.enter_async_context(self.service("first"))
+        self.driver = await self._stack.enter_async_context(connected(self.settings))
+        return self
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+    def service(self, name: str) -> EventService:
+        return EventService(name, settings=self.settings, observers=[self._observe])
+
+    async def listen(
+        self,
+        place: str,
+        does: Callable[[Any, Context], Awaitable[None]] | None = None,
+        event: type[Event] | str = OrderPlaced,
+        **options: Any,
+    ) -> EventService:
+        """Start a service with one listener, ``service.listener``."""
+        name, _, listener = place.partition(".")
+        service = self.service(name)
+
+        async def handle(event: Event, context: Context) -> None:
+            self.runs.append((place, event, context))
+            if does is not None:
+                await does(event, context)
+
+        await service.subscribe(event, handle, name=listener, retry=ONCE, **options)
+        return await self._stack.enter_async_context(service)
+
+    async def emit(self, *orders: str, **options: Any) -> list[str]:
+        return [
+            (await self._first.emit(OrderPlaced(order_id=one), **options)).id for one in orders
+        ]
+
+    def _observe(self, happened: Happened) -> None:
+        if isinstance(happened, Settled):
+            self.settled.append(happened)
+            self._changed.set()
+
+    async def until(self, outcome: Outcome, count: int) -> list[Settled]:
+        """Wait until so many deliveries have ended like that."""
+        async with asyncio.timeout(10):
+            while len(found := [one for one in self.settled if one.outcome is outcome]) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return found
+
+    async def dead(self, *orders: str, place: str = "mail.send", **options: Any) -> list[Letter]:
+        """Let a listener fail on orders, and return all letters there are."""
+        await self.listen(place, fail, **options)
+        return await self.more_dead(*orders)
+
+    async def more_dead(self, *orders: str) -> list[Letter]:
+        await self.emit(*orders)
+        await self.until(Outcome.DEAD, len(orders))
+        return await letters(self.driver)
+
+
+@pytest.fixture
+async def shop(nats_server: NatsServer) -> AsyncIterator[Shop]:
+    made = await Shop(settings_of(nats_server.url)).start()
+    yield made
+    await made.stop()
+
+
+async def fail(_event: Event, _context: Context) -> None:
+    raise ValueError("no such customer")
+
+
+async def letters(driver: JetStreamDriver, where: Where | None = None, **how: Any) -> list[Letter]:
+    return [one async for one in find(driver, where, **how)]
+
+
+async def redriven(driver: JetStreamDriver, *which: Letter, **how: Any) -> list[Redriven]:
+    given = which or find(driver, Where(redriven=False))
+    return [one async for one in redrive(driver, given, **how)]
+
+
+def orders(found: list[Letter]) -> list[str | None]:
+    return [one.key for one in found]
+
+
+class Sometimes:
+    """A listener that fails until it is repaired."""
+
+    def __init__(self) -> None:
+        self.broken = True
+
+    async def __call__(self, event: Event, context: Context) -> None:
+        if self.broken:
+            raise ValueError("no such customer")
+
+
+async def test_a_letter_tells_which_listener_failed_on_what_and_why(shop: Shop) -> None:
+    await shop.listen("mail.send", fail)
+    [id] = await shop.emit("o-1", correlation_id="story-1")
+    await shop.until(Outcome.DEAD, 1)
+
+    [letter] = await letters(shop.driver)
+
+    assert (letter.number, letter.listener, letter.event) == (1, "mail.send", "order.placed")
+    assert (letter.id, letter.key, letter.correlation_id) == (id, "o-1", "story-1")
+    assert (letter.failure.reason, letter.failure.attempts) == (Reason.EXCEPTION, 1)
+    assert letter.failure.error_message == "no such customer"
+    assert letter.failure.original_subject == "events.order.placed"
+    assert letter.message.body == b'{"order_id":"o-1","amount":1}'
+    assert letter.redrives == ()
+    assert await show(shop.driver, 1) == letter
+
+
+async def test_a_letter_that_is_not_there_is_none(shop: Shop) -> None:
+    [letter] = await shop.dead("o-1")
+    await purge(shop.driver, [letter.place])
+
+    assert await show(shop.driver, 1) is None
+    assert await show(shop.driver, 7) is None
+
+
+async def test_letters_come_the_oldest_first_or_the_newest_first_up_to_a_limit(shop: Shop) -> None:
+    await shop.dead("o-1", "o-2", "o-3")
+
+    assert orders(await letters(shop.driver)) == ["o-1", "o-2", "o-3"]
+    assert orders(await letters(shop.driver, limit=2)) == ["o-1", "o-2"]
+    assert orders(await letters(shop.driver, limit=0)) == []
+    assert orders(await letters(shop.driver, newest_first=True)) == ["o-3", "o-2", "o-1"]
+    assert orders(await letters(shop.driver, newest_first=True, limit=2)) == ["o-3", "o-2"]
+
+
+async def reject(event: OrderPlaced, _context: Context) -> None:
+    raise Reject("not ours") if event.order_id == "o-2" else LookupError(event.order_id)
+
+
+async def test_letters_are_found_by_any_condition_and_by_all_of_them(shop: Shop) -> None:
+    await shop.listen("mail.send", fail)
+    await shop.listen("audit.keep", reject)
+    await shop.emit("o-1", "o-2")
+    await shop.until(Outcome.DEAD, 4)
+    everything = await letters(shop.driver)
+    middle = everything[2].place.time
+    mark = next(one for one in everything if one.listener == "mail.send").failure.fingerprint
+
+    async def count(**conditions: Any) -> int:
+        return len(await letters(shop.driver, Where(**conditions)))
+
+    assert await count() == 4
+    assert await count(service="mail") == 2
+    assert await count(listener="keep") == 2
+    assert await count(service="mail", listener="keep") == 0
+    assert await count(event="order.placed") == await count(event="order.*") == 4
+    assert await count(event="order.packed") == await count(event="user.>") == 0
+    assert await count(reason=Reason.REJECTED) == 1
+    assert await count(error="ValueError") == 2
+    assert await count(error="alueError") == 0
+    assert await count(error="eventbus.errors.Reject") == await count(error="Reject") == 1
+    assert await count(fingerprint=mark) == 2
+    assert await count(key="o-2") == 2
+    assert await count(key="o-2", reason=Reason.EXCEPTION, service="audit") == 0
+    assert await count(since=middle) == 2
+    assert await count(until=middle) == 2
+    assert await count(since=middle, until=middle) == 0
+    assert await count(redriven=False) == 4
+    assert await count(redriven=True) == 0
+
+
+async def test_letters_of_one_kind_are_a_group_with_its_newest_as_a_sample(shop: Shop) -> None:
+    await shop.listen("mail.send", fail)
+    await shop.listen("audit.keep", reject)
+    await shop.emit("o-1", "o-2", "o-3")
+    await shop.until(Outcome.DEAD, 6)
+    await redriven(shop.driver, *await letters(shop.driver, Where(service="mail"), limit=1))
+
+    found = await groups(find(shop.driver, Where(until=datetime.now(UTC))))  # noqa: TID251
+
+    kinds = [(one.sample.listener, one.sample.failure.error_type) for one in found]
+    assert kinds[0] == ("mail.send", "ValueError")
+    assert set(kinds[1:]) == {
+        ("audit.keep", "LookupError"),
+        ("audit.keep", "eventbus.errors.Reject"),
+    }
+    assert [one.letters for one in found][1:] == [2, 1]
+    assert (found[0].redriven, found[1].redriven) == (1, 0)
+    assert found[1].first < found[1].last == found[1].sample.place.time
+    assert found[1].sample.key == "o-3"
+
+
+async def test_a_redrive_reaches_the_listener_that_failed_and_no_other(shop: Shop) -> None:
+    sometimes = Sometimes()
+    await shop.listen("mail.send", sometimes)
+    await shop.listen("audit.keep")
+    await shop.listen("mail_copy.send", event=">")
+    [id] = await shop.emit("o-1", correlation_id="story-1", headers={"x-tenant": "größer"})
+    await shop.until(Outcome.DEAD, 1)
+    await shop.until(Outcome.OK, 2)
+    shop.runs.clear()
+    sometimes.broken = False
+
+    [done] = await redriven(shop.driver)
+    await shop.until(Outcome.OK, 3)
+
+    [(place, event, context)] = shop.runs
+    assert (done.result, done.number, done.problem) == (Result.REDRIVEN, 1, "")
+    assert (place, event) == ("mail.send", OrderPlaced(order_id="o-1"))
+    assert (context.id, context.correlation_id, context.key) == (id, "story-1", "o-1")
+    assert (context.attempt, context.headers) == (1, {"x-tenant": "größer"})
+    assert context.subject == "events-retry.mail.send.order.placed"
+    assert len(await letters(shop.driver)) == 1
+
+
+async def test_what_is_sent_again_carries_nothing_of_the_death_and_of_the_server(
+    shop: Shop,
+) -> None:
+    [letter] = await shop.dead("o-1")
+
+    await redriven(shop.driver, letter)
+
+    sent = [one async for one in shop.driver.admin.messages("EVENTS_LATER")][-1].message
+    assert sent.id == "redrive:1:1"
+    names = {name for name in sent.headers if name.startswith(("eventbus-", "nats-"))}
+    assert names == {"eventbus-redrive", "nats-msg-id"}
+    assert sent.headers["eventbus-redrive"] == "1"
+    assert sent.body == letter.message.body
+
+
+async def test_a_redrive_is_recorded_on_its_letter_which_keeps_its_number(shop: Shop) -> None:
+    await shop.dead("o-1", "o-2")
+    first, second = await letters(shop.driver)
+    clock = StillClock()
+
+    await redriven(shop.driver, first, clock=clock)
+    clock.move(60)
+    again = await show(shop.driver, 1)
+    assert again is not None
+    await redriven(shop.driver, again, clock=clock)
+
+    letter = await show(shop.driver, 1)
+    assert letter is not None
+    assert [one.number for one in letter.redrives] == [1, 2]
+    assert letter.redrives[1].at - letter.redrives[0].at == timedelta(minutes=1)
+    assert letter.message == first.message
+    assert await show(shop.driver, 2) == second
+    where = Where(redriven=False, until=datetime.now(UTC))  # noqa: TID251
+    assert 1 not in [one.number for one in await letters(shop.driver, where)]
+
+
+async def test_the_record_of_a_redrive_has_no_age_limit(shop: Shop) -> None:
+    [letter] = await shop.dead("o-1")
+
+    await redriven(shop.driver, letter)
+
+    bucket = shop.driver.admin.messages("KV_EVENTS_ATTEMPTS", "$KV.EVENTS_ATTEMPTS.redrive.>")
+    [record] = [one.message async for one in bucket]
+    assert record.headers["nats-ttl"] == "never"
+
+
+async def test_many_redrives_of_one_letter_keep_their_count_and_the_last_ones(shop: Shop) -> None:
+    [letter] = await shop.dead("o-1")
+
+    for _ in range(25):
+        found = await show(shop.driver, letter.number)
+        assert found is not None
+        await redriven(shop.driver, found)
+
+    found = await show(shop.driver, letter.number)
+    assert found is not None
+    assert [one.number for one in found.redrives] == list(range(6, 26))
+
+
+async def test_what_dies_again_is_a_letter_of_its_own_that_tells_which_redrive_it_was(
+    shop: Shop,
+) -> None:
+    [first] = await shop.dead("o-1")
+
+    await redriven(shop.driver, first)
+    await shop.until(Outcome.DEAD, 2)
+    [_, second] = await letters(shop.driver)
+    await redriven(shop.driver, second)
+    await shop.until(Outcome.DEAD, 3)
+    [first, second, third] = await letters(shop.driver)
+
+    assert [one.failure.redrive for one in (first, second, third)] == [0, 1, 2]
+    assert {one.id for one in (first, second, third)} == {first.id}
+    assert {one.failure.fingerprint for one in (first, second, third)} == {
+        first.failure.fingerprint
+    }
+    assert len({one.message.id for one in (first, second, third)}) == 3
+    assert await failed_again(shop.driver, first) == (2, 3)
+    assert await failed_again(shop.driver, second) == (3,)
+    assert await failed_again(shop.driver, third) == ()
+
+
+async def test_what_a_redriven_listener_emits_is_not_taken_for_what_it_emitted_before(
+    shop: Shop,
+) -> None:
+    sometimes = Sometimes()
+
+    async def pack(event: OrderPlaced, context: Context) -> None:
+        await context.emit(OrderPacked(order_id=event.order_id))
+        await sometimes(event, context)
+
+    await shop.listen("mail.send", pack)
+    await shop.listen("audit.keep", event=OrderPacked)
+    [id] = await shop.emit("o-1")
+    await shop.until(Outcome.DEAD, 1)
+    sometimes.broken = False
+
+    await redriven(shop.driver)
+    await shop.until(Outcome.OK, 3)
+
+    packed = [context for place, _, context in shop.runs if place == "audit.keep"]
+    assert len({one.id for one in packed}) == len(packed) == 2
+    assert {one.causation_id for one in packed} == {id}
+
+
+async def test_a_run_of_redrives_ends_also_where_everything_fails_again(shop: Shop) -> None:
+    await shop.dead("o-1", "o-2", "o-3")
+
+    done = []
+    async for one in redrive(shop.driver, find(shop.driver)):
+        done.append(one)
+        await shop.until(Outcome.DEAD, 3 + len(done))
+
+    assert [one.letter.number for one in done] == [1, 2, 3]
+    assert len(await letters(shop.driver)) == 6
+
+
+async def test_a_dry_run_sends_and_records_nothing(shop: Shop) -> None:
+    await shop.dead("o-1", "o-2")
+
+    done = await redriven(shop.driver, dry_run=True, rate="1/h")
+
+    assert [(one.letter.number, one.result) for one in done] == [
+        (1, Result.PLANNED),
+        (2, Result.PLANNED),
+    ]
+    assert [one async for one in shop.driver.admin.messages("EVENTS_LATER")] == []
+    assert len(await letters(shop.driver, Where(redriven=False))) == 2
+
+
+async def test_redrives_keep_to_a_rate(shop: Shop) -> None:
+    await shop.dead("o-1", "o-2", "o-3")
+    clock = StillClock()
+    done = redrive(shop.driver, find(shop.driver), rate="30/m", clock=clock)
+
+    times = [clock.monotonic() async for _ in done]
+
+    assert times == [0, 2, 4]
+
+
+async def test_what_is_no_rate_is_refused_before_anything_is_sent(shop: Shop) -> None:
+    [letter] = await shop.dead("o-1")
+
+    with pytest.raises(ValueError, match="isn't a rate"):
+        await redriven(shop.driver, letter, rate="fast")
+
+    assert [one async for one in shop.driver.admin.messages("EVENTS_LATER")] == []
+
+
+def known(*events: type[Event]) -> Registry:
+    registry = Registry()
+    for event in events:
+        registry.register(event)
+    return registry
+
+
+async def picky(event: OrderPlaced, _context: Context) -> None:
+    if event.amount < 2:
+        raise ValueError("too few")
+
+
+async def test_an_edited_payload_is_what_the_listener_gets(shop: Shop) -> None:
+    await shop.listen("mail.send", picky)
+    [id] = await shop.emit("o-1")
+    await shop.until(Outcome.DEAD, 1)
+    [letter] = await letters(shop.driver)
+
+    changed = edited(letter, {"order_id": "o-9", "amount": 2}, known(OrderPlaced))
+    [done] = await redriven(shop.driver, changed)
+    await shop.until(Outcome.OK, 1)
+
+    _, event, context = shop.runs[-1]
+    assert event == OrderPlaced(order_id="o-9", amount=2)
+    assert (context.id, context.key) == (id, "o-9")
+    [letter] = await letters(shop.driver)
+    assert [one.edited for one in letter.redrives] == [True]
+    assert letter.message.body == b'{"order_id":"o-1","amount":1}'
+    assert done.letter.edited
+
+
+async def test_an_edited_payload_that_does_not_fit_is_refused_with_its_fields(shop: Shop) -> None:
+    [letter] = await shop.dead("o-1")
+    wrong: Mapping[str, object] = {"order_id": 7, "amonut": 2}
+
+    with pytest.raises(InvalidEventError) as refused:
+        edited(letter, wrong, known(OrderPlaced))
+
+    assert [field for field, _ in refused.value.problems] == ["order_id", "amonut"]
+    with pytest.raises(UnknownEventError, match=r"no event 'order\.placed' is declared"):
+        edited(letter, {}, known(OrderPacked))
+
+
+async def test_a_letter_whose_payload_never_fitted_can_be_edited_and_handled(shop: Shop) -> None:
+    await shop.listen("mail.send")
+    headers = {"ce-id": "e-1", "ce-type": "order.placed"}
+    await shop.driver.publish(Message("events.order.placed", headers, b'{"order_id": 7}', "e-1"))
+    await shop.until(Outcome.DEAD, 1)
+    [letter] = await letters(shop.driver, Where(reason=Reason.INVALID))
+
+    await redriven(shop.driver, edited(letter, {"order_id": "o-7"}, known(OrderPlaced)))
+    await shop.until(Outcome.OK, 1)
+
+    [(_, event, context)] = shop.runs
+    assert (event, context.id) == (OrderPlaced(order_id="o-7"), "e-1")
+
+
+async def test_an_event_that_has_expired_is_handled_when_it_is_redriven(shop: Shop) -> None:
+    await shop.listen("mail.send")
+    headers = {
+        "ce-id": "e-1",
+        "ce-type": "order.placed",
+        "Eventbus-Expires": "2020-01-01T00:00:00Z",
+    }
+    await shop.driver.publish(Message("events.order.placed", headers, b'{"order_id": "o-1"}'))
+    await shop.until(Outcome.DEAD, 1)
+    [letter] = await letters(shop.driver, Where(reason=Reason.EXPIRED))
+
+    await redriven(shop.driver, letter)
+
+    [ok] = await shop.until(Outcome.OK, 1)
+    assert ok.id == "e-1"
+
+
+class LostError(DriverError):
+    """What a test raises in place of a crash."""
+
+
+async def unrecorded(shop: Shop, letter: Letter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redrive a letter and crash before it is recorded."""
+
+    async def crash(*_: object) -> None:
+        raise LostError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.driver.letterbox, "record", crash)
+        with pytest.raises(LostError):
+            await redriven(shop.driver, letter)
+
+
+async def test_a_crash_before_a_redrive_is_recorded_neither_loses_nor_repeats_the_event(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sometimes = Sometimes()
+    await shop.listen("mail.send", sometimes)
+    await shop.emit("o-1")
+    await shop.until(Outcome.DEAD, 1)
+    sometimes.broken = False
+    [letter] = await letters(shop.driver)
+
+    await unrecorded(shop, letter, monkeypatch)
+    assert await letters(shop.driver, Where(redriven=False)) == [letter]
+    [done] = await redriven(shop.driver, letter)
+    await shop.listen("mail.last", event=OrderPlaced)
+    await shop.emit("o-2")
+    await shop.until(Outcome.OK, 3)
+
+    assert done.number == 1
+    assert Counter(place for place, _, _ in shop.runs) == {"mail.send": 3, "mail.last": 1}
+    [letter] = await letters(shop.driver)
+    assert [one.number for one in letter.redrives] == [1]
+
+
+async def test_an_edit_after_such_a_crash_is_not_taken_for_the_redrive_before_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.listen("mail.send", picky)
+    await shop.emit("o-1")
+    await shop.until(Outcome.DEAD, 1)
+    [letter] = await letters(shop.driver)
+    changed = edited(letter, {"order_id": "o-1", "amount": 2}, known(OrderPlaced))
+
+    await unrecorded(shop, letter, monkeypatch)
+    [done] = await redriven(shop.driver, changed)
+
+    await shop.until(Outcome.OK, 1)
+    assert done.number == 2
+    assert shop.runs[-1][1] == OrderPlaced(order_id="o-1", amount=2)
+
+
+async def test_nothing_is_sent_where_the_durable_is_gone(shop: Shop) -> None:
+    service = await shop.listen("mail.send", fail)
+    await shop.more_dead("o-1")
+    await service.stop()
+    async with plain(shop.settings.nats_url) as client:
+        await client.jetstream().delete_consumer("EVENTS", "mail__send")
+
+    [done] = await redriven(shop.driver)
+
+    assert (done.result, done.number) == (Result.REFUSED, 1)
+    assert done.problem == "nobody would get it: durable mail__send isn't there any more"
+    assert [one async for one in shop.driver.admin.messages("EVENTS_LATER")] == []
+    assert len(await letters(shop.driver, Where(redriven=False))) == 1
+
+
+async def test_a_redrive_waits_for_a_listener_that_does_not_work_now(shop: Shop) -> None:
+    service = await shop.listen("mail.send", fail)
+    await shop.more_dead("o-1")
+    await service.stop()
+
+    [done] = await redriven(shop.driver)
+    await shop.listen("mail.send")
+    await shop.until(Outcome.OK, 1)
+
+    assert done.result is Result.REDRIVEN
+    assert done.problem == "nobody works mail__send now, it gets the event when it starts"
+
+
+async def test_what_came_on_no_event_s_subject_can_not_come_back_as_one(shop: Shop) -> None:
+    await shop.listen("mail.send", event=">")
+    await shop.driver.publish(Message("events.Odd", {"ce-id": "e-1"}, b"{}"))
+    await shop.until(Outcome.DEAD, 1)
+
+    [done] = await redriven(shop.driver)
+
+    assert done.letter.event == "unknown"
+    assert done.result is Result.REFUSED
+    assert "'events.Odd' is no event's subject" in done.problem
+
+
+async def test_a_purge_takes_the_letters_it_is_given_and_their_records(shop: Shop) -> None:
+    await shop.listen("mail.send", fail)
+    first, second, third = await shop.more_dead("o-1", "o-2", "o-3")
+    await redriven(shop.driver, first)
+    await redriven(shop.driver, third)
+    await shop.until(Outcome.DEAD, 5)
+
+    removed = await purge(shop.driver, [first.place, second.place])
+
+    assert removed == 2
+    assert [one.number for one in await letters(shop.driver)] == [3, 4, 5]
+    assert [one.sequence for one in await shop.driver.letterbox.redrives()] == [3]
+    assert await purge(shop.driver, [first.place]) == 0
+
+
+async def test_stats_count_by_listener_and_reason_and_tell_the_room(shop: Shop) -> None:
+    await shop.listen("mail.send", fail)
+    await shop.listen("audit.keep", reject)
+    await shop.emit("o-1", "o-2")
+    await shop.until(Outcome.DEAD, 4)
+    await redriven(shop.driver, *await letters(shop.driver, Where(reason=Reason.REJECTED)))
+    await shop.until(Outcome.DEAD, 5)
+    async with plain(shop.settings.nats_url) as client:
+        await client.jetstream().publish("events-dlq.somebody", b"not a letter")
+
+    found = await stats(shop.driver)
+
+    assert (found.letters, found.redriven, found.foreign) == (5, 1, 1)
+    assert (found.stream, found.max_bytes) == ("EVENTS_DLQ", 512 * 1024 * 1024)
+    assert found.fill == found.bytes / (512 * 1024 * 1024)
+    everything = await letters(shop.driver)
+    assert (found.oldest, found.newest) == (everything[0].place.time, everything[-1].place.time)
+    assert [(one.service, one.reason, one.letters, one.redriven) for one in found.counts] == [
+        ("audit", Reason.REJECTED, 2, 1),
+        ("mail", Reason.EXCEPTION, 2, 0),
+        ("audit", Reason.EXCEPTION, 1, 0),
+    ]
+
+
+async def test_an_empty_stream_has_no_letters_groups_or_counts(shop: Shop) -> None:
+    assert await letters(shop.driver) == []
+    assert await groups(find(shop.driver)) == ()
+    found = await stats(shop.driver)
+    assert (found.letters, found.foreign, found.oldest, found.counts) == (0, 0, None, ())
+
+
+async def test_what_is_no_letter_is_left_alone(shop: Shop) -> None:
+    async with plain(shop.settings.nats_url) as client:
+        stream = client.jetstream()
+        await stream.publish("events-dlq.mail.send.order.placed", b"{}")
+        headers = {"Eventbus-Dead-Reason": "boredom"}
+        await stream.publish("events-dlq.mail.send.order.placed", b"{}", headers=headers)
+
+    assert await letters(shop.driver) == []
+    assert await show(shop.driver, 1) is None
+
+
+async def test_a_record_that_somebody_else_wrote_is_not_read(shop: Shop) -> None:
+    [letter] = await shop.dead("o-1")
+    async with plain(shop.settings.nats_url) as client:
+        stream = client.jetstream()
+        for name, body in (
+            ("x.y", b"[]"),
+            ("1.2", b"{"),
+            ("1.2", b"7"),
+            ("1.9" + "9" * 30, b"[]"),
+        ):
+            await stream.publish(f"$KV.EVENTS_ATTEMPTS.redrive.{name}", body)
+
+    assert await letters(shop.driver) == [letter]
+
+
+async def test_without_a_stream_of_dead_letters_every_question_says_so(shop: Shop) -> None:
+    async with plain(shop.settings.nats_url) as client:
+        await client.jetstream().delete_stream("EVENTS_DLQ")
+
+    for question in (letters(shop.driver), show(shop.driver, 1), stats(shop.driver)):
+        with pytest.raises(TopologyError, match="stream EVENTS_DLQ: isn't there"):
+            await question
