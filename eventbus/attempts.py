@@ -14,7 +14,7 @@ from eventbus import headers as h
 from eventbus.delivery import Delivery
 from eventbus.errors import DriverError
 
-__all__ = ("AttemptLog", "Attempts", "History", "Verdict", "judge")
+__all__ = ("AttemptLog", "Attempts", "History", "Known", "Verdict", "judge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,13 @@ class History:
     def after_return(self, deliveries: int) -> "History":
         """Return the history once this delivery was handed back: no attempt, no suspicion."""
         return replace(self, settled=deliveries)
+
+    def after_wait(self, deliveries: int) -> "History":
+        """Return the history once this delivery has failed and waits in hand for its next run.
+
+        If the process dies before that run has an outcome, the event is a suspect.
+        """
+        return replace(self, failed=self.failed + 1, settled=deliveries - 1, started=0)
 
     def after_start(self, deliveries: int) -> "History":
         """Return the history once the run of a suspect begins."""
@@ -61,7 +68,19 @@ class Verdict:
         return replace(self, history=replace(self.history, began=now))
 
 
-def judge(history: History, *, deliveries: int, parked: int = 0) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the lane of an ordered listener knows of a delivery before it is run."""
+
+    verdict: Verdict | None = None
+    """What it is, where its last run failed in this process."""
+    behind: bool = False
+    """It waited behind another one of its key, so no process can have died of it."""
+
+
+def judge(
+    history: History, *, deliveries: int, parked: int = 0, behind: bool = False
+) -> Verdict:
     """Return what a delivery is, by its history.
 
     A run that left no outcome makes the delivery a suspect. A mark without an outcome is a crash
@@ -72,10 +91,13 @@ def judge(history: History, *, deliveries: int, parked: int = 0) -> Verdict:
         history: What is recorded; an empty one where nothing is.
         deliveries: How often the server has handed it out, this time included.
         parked: Attempts before it was parked, as its header says.
+        behind: It was never run before what stood before it was settled.
     """
     suspect = deliveries > 1 and history.settled < deliveries - 1
     if suspect and history.started > history.settled:
         history = replace(history, failed=history.failed + 1, settled=history.started)
+    elif behind:
+        suspect = False
     return Verdict(parked + history.failed + 1, suspect, history)
 
 
@@ -111,12 +133,15 @@ class Attempts:
         self._durable = durable
         self._retry_prefix = retry_prefix
 
-    async def judge(self, delivery: Delivery) -> Verdict:
+    async def judge(self, delivery: Delivery, known: Known | None = None) -> Verdict:
         """Return what a delivery is; asks the log only where it was handed out before.
 
         Raises:
             DriverError: The log can't be read now.
         """
+        known = known or Known()
+        if known.verdict is not None:
+            return known.verdict
         history = History()
         if delivery.deliveries > 1:
             history = await self._log.read(self._place(delivery))
@@ -124,7 +149,9 @@ class Attempts:
         if began and history.began is None:
             history = replace(history, began=h.parse_time(began))
         parked = _count(self._header(delivery, h.ATTEMPT))
-        return judge(history, deliveries=delivery.deliveries, parked=parked)
+        return judge(
+            history, deliveries=delivery.deliveries, parked=parked, behind=known.behind
+        )
 
     def redrive(self, delivery: Delivery) -> int:
         """Return how often the event was redriven, 0 where it comes as it was emitted."""
@@ -143,13 +170,22 @@ class Attempts:
         """Record a failed attempt; best effort, an unrecorded one makes a suspect."""
         await self._record(delivery, verdict.history.after_failure(delivery.deliveries))
 
+    async def waits(self, delivery: Delivery, verdict: Verdict) -> Verdict:
+        """Record a failed attempt of what stays in hand, best effort, and return what comes next.
+
+        Another process goes on counting from there if this one doesn't.
+        """
+        history = verdict.history.after_wait(delivery.deliveries)
+        await self._record(delivery, history)
+        return Verdict(verdict.attempt + 1, history=history)
+
     async def returned(self, delivery: Delivery, verdict: Verdict) -> None:
         """Record a hand-back, which is no attempt; best effort."""
         await self._record(delivery, verdict.history.after_return(delivery.deliveries))
 
-    async def settled(self, delivery: Delivery) -> None:
+    async def settled(self, delivery: Delivery, verdict: Verdict) -> None:
         """Forget a delivery that is settled for good."""
-        if delivery.deliveries > 1:
+        if delivery.deliveries > 1 or verdict.history.failed:
             await self._log.forget(self._place(delivery))
 
     async def _record(self, delivery: Delivery, history: History) -> None:

@@ -48,7 +48,7 @@ def encode(envelope: Envelope, subject: str) -> Message:
     headers |= {name: value for name, value in envelope.trace.items() if h.is_plain(value)}
     for name, value in envelope.headers.items():
         headers[name] = h.quoted(value)
-    return Message(subject, headers, envelope.body, envelope.id)
+    return Message(subject, headers, envelope.body, headers[h.ID])
 
 
 def validate(event: type[Event], data: Mapping[str, object]) -> Event:
@@ -57,10 +57,14 @@ def validate(event: type[Event], data: Mapping[str, object]) -> Event:
     Raises:
         InvalidEventError: A field is missing, unknown or of the wrong type; all are listed.
     """
+    name = event.event_spec.name if event.event_spec else event.__name__
+    if not isinstance(data, Mapping):
+        problem = f"must be a mapping of its fields, not {type(data).__name__}"
+        raise InvalidEventError(name=name, problems=[("", problem)])
     try:
         return event.model_validate(dict(data))
     except ValidationError as exc:
-        raise invalid(event.event_spec.name if event.event_spec else event.__name__, exc) from exc
+        raise invalid(name, exc) from exc
 
 
 def decode(
@@ -80,15 +84,16 @@ def decode(
     headers = h.lowered(message.headers)
     id = _required(message, headers, h.ID)
     if not is_id(id):
-        raise _not(message, f"{h.ID} must be 1 to 128 printable ASCII characters without spaces")
+        raise _not(message, f"{h.ID} must be 1 to 128 printable characters")
     if _required(message, headers, h.TYPE) != name:
         raise _not(message, f"{h.TYPE} is {headers[h.TYPE][:64]!r}, the subject says '{name}'")
     media_type = headers.get(h.CONTENT_TYPE, h.JSON).split(";")[0].strip().lower()
     if media_type != h.JSON and not media_type.endswith("+json"):
         raise _not(message, f"{h.CONTENT_TYPE} is {media_type[:64]!r}, not {h.JSON}")
-    version = version_of(headers)
+    # A producer that names no version means the one there is.
+    version = version_of(headers) if h.DATA_SCHEMA in headers else None
     if unknown and name not in registry:
-        event: Event = _unknown(message, name, version)
+        event: Event = _unknown(message, name, version or 1)
     else:
         event = _event(registry.resolve(name, version), name, message.body)
     return Envelope(
@@ -96,7 +101,7 @@ def decode(
         body=message.body,
         id=id,
         name=name,
-        version=version,
+        version=version or (event.event_spec.version if event.event_spec else 1),
         time=h.parse_time(headers.get(h.TIME, "")) or received,
         source=h.unquoted(headers.get(h.SOURCE, "")),
         key=_optional(headers, h.KEY),

@@ -17,6 +17,7 @@ __all__ = (
     "Outcome",
     "Park",
     "Reason",
+    "Return",
 )
 
 
@@ -76,6 +77,11 @@ class Delivery(Protocol):
         """How often the server has handed it out, this time included; not the attempts."""
         ...
 
+    @property
+    def lost(self) -> bool:
+        """Whether it may be somebody else's by now, so that nothing may begin with it any more."""
+        ...
+
     async def ack(self) -> None:
         """Tell the server that it is done with, and wait until the server knows.
 
@@ -129,6 +135,13 @@ class Drop:
     """The listener is done with it on purpose: acknowledged, counted and logged."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Give it back as if it had never run: no attempt, whatever became of the run."""
+
+    delay: float = 0.0
 
 
 Decision: TypeAlias = Ack | Nak | Park | DeadLetter | Drop

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from eventbus import codec
 from eventbus import headers as h
-from eventbus.attempts import Attempts
+from eventbus.attempts import Attempts, Known
 from eventbus.clock import Clock
 from eventbus.correlation import Handled, Scope, entered
 from eventbus.delivery import (
@@ -20,6 +20,7 @@ from eventbus.delivery import (
     Outcome,
     Park,
     Reason,
+    Return,
 )
 from eventbus.drivers.base import Driver
 from eventbus.envelope import Envelope
@@ -31,13 +32,15 @@ from eventbus.errors import (
     UpcastError,
 )
 from eventbus.middleware.base import Context, Emit, Middleware, chain
+from eventbus.middleware.breaker import BreakerState, Circuit
 from eventbus.middleware.quick import Quick
 from eventbus.middleware.timeout import Timeout
 from eventbus.registry import Registry
 from eventbus.retry import Retry
-from eventbus.settlement import Run, Settler
+from eventbus.settlement import Run, Settler, Wait
 from eventbus.subject import Subjects
 from eventbus.subscription import Subscription
+from eventbus.telemetry.conditions import BreakerChanged
 from eventbus.telemetry.signals import (
     FailedHookRaised,
     ListenerStarted,
@@ -53,6 +56,8 @@ __all__ = ("Dispatcher", "Wiring")
 UNKNOWN_PATIENCE = timedelta(minutes=10)
 """How long an event that isn't declared here waits for a deploy that declares it."""
 UNKNOWN_DELAY = 15.0
+BEHIND_PROBE = 1.5
+"""By how much longer than its breaker's pause an event stays away that failed meanwhile."""
 _UNREADABLE = (Reason.INVALID, Reason.UNKNOWN_EVENT)
 
 
@@ -93,40 +98,60 @@ class Dispatcher:
             self._tell_failed,
         )
         self._alone = asyncio.Lock()
-        layers: list[Middleware] = [*wiring.middleware, Timeout(subscription.timeout)]
+        self.circuit = self._circuit()
+        """Its breaker, as it stands; None without one."""
+        layers: list[Middleware] = [Timeout(subscription.timeout), *wiring.middleware]
         if self._retry.quick:
             layers.append(Quick(self._retry, wiring.clock, wiring.chance))
         layers.extend(subscription.middleware)
         self._chain = chain(layers, self._call)
 
-    async def __call__(self, delivery: Delivery) -> None:
+    async def __call__(self, delivery: Delivery, known: Known | None = None) -> Wait | None:
         """Handle and settle one delivery; never raises but for cancellation.
 
-        Cancelled, the delivery goes back to the server at once, and it isn't an attempt.
+        Cancelled, the delivery goes back to the server at once, and it isn't an attempt. That of
+        an ordered listener isn't settled while it has to be run again: then it returns when, and
+        what to hand in with it. ``known`` is what is known of it before.
         """
         wiring, one = self._wiring, self._subscription
         name = wiring.subjects.event_name(delivery.message.subject) or "unknown"
-        run = Run(delivery, name, self._attempts.redrive(delivery))
+        run = Run(delivery, name, self._attempts.redrive(delivery), known=known)
         wiring.observe(Received(name, one.service, one.listener, delivery.deliveries > 1))
         try:
             decision = await self._decide(run)
+            if isinstance(decision, Return):
+                await self._settler.step_back(run, decision.delay)
+                wiring.observe(Returned(name, one.service, one.listener))
+                return run.wait
             outcome = await self._settler.settle(run, decision)
         except asyncio.CancelledError:
             await self._settler.hand_back(run)
             wiring.observe(Returned(name, one.service, one.listener))
             raise
         except Exception as exc:  # noqa: BLE001 - told as a signal; unsettled, it would keep its slot
-            await self._settler.give_up(run)
+            await self._settler.give_up(run, exc)
             wiring.observe(Stuck(name, one.service, one.listener, exc))
-            return
-        wiring.observe(self._settled(run, decision, outcome))
+        else:
+            wiring.observe(self._settled(run, decision, outcome))
+        return run.wait
 
-    async def _decide(self, run: Run) -> Decision:
+    async def hand_back(self, delivery: Delivery, known: Known) -> None:
+        """Give back what waited here for its run; never raises."""
+        await self._settler.return_waiting(delivery, known)
+
+    def renew(self) -> None:
+        """Trust nothing that is remembered: another process may have worked the durable since."""
+        self._settler.renew()
+
+    async def _decide(self, run: Run) -> Decision | Return:
         early = self._decode(run)
         if early is not None:
             return early
         assert run.envelope is not None, "decoded without an envelope"
-        verdict = await self._attempts.judge(run.delivery)
+        parked = await self._settler.problem(run.delivery)
+        if parked:
+            return DeadLetter(Reason.KEY_PARKED, parked)
+        verdict = await self._attempts.judge(run.delivery, run.known)
         run.verdict = verdict.running(self._wiring.clock.now())
         attempt = verdict.attempt
         if attempt > self._retry.attempts:
@@ -137,11 +162,10 @@ class Dispatcher:
         if run.verdict.suspect:
             # One at a time: if the process dies now, it was this one (DESIGN.md 4.8).
             async with self._alone:
-                await self._attempts.started(run.delivery, run.verdict)
-                await self._run(run, run.envelope)
+                back = await self._guarded(run, run.envelope)
         else:
-            await self._run(run, run.envelope)
-        return self._retry.decide(
+            back = await self._guarded(run, run.envelope)
+        return back or self._retry.decide(
             run.error,
             attempt,
             chance=self._wiring.chance(),
@@ -187,6 +211,37 @@ class Dispatcher:
                 f"listener '{one.listener}' takes {takes}, but '{envelope.name}' version "
                 f"{envelope.version} is a {type(envelope.event).__name__}"
             )
+
+    async def _guarded(self, run: Run, envelope: Envelope) -> Return | None:
+        """Run the listener, where its breaker lets it; None where that counts as an attempt."""
+        circuit, clock = self.circuit, self._wiring.clock
+        ticket = 0 if circuit is None else circuit.begin()
+        if ticket is None:
+            return Return()
+        try:
+            if run.verdict.suspect:
+                await self._attempts.started(run.delivery, run.verdict)
+            await self._run(run, envelope)
+        except (Exception, asyncio.CancelledError):
+            if circuit is not None:
+                circuit.let_go(ticket)
+            raise
+        if circuit is None or circuit.end(ticket, run.error, clock.monotonic()):
+            return None
+        # Later than the next probe, so that this is another event.
+        return Return(circuit.breaker.pause * BEHIND_PROBE)
+
+    def _circuit(self) -> Circuit | None:
+        one = self._subscription
+        if one.breaker is None:
+            return None
+        circuit = Circuit(one.breaker)
+
+        def changed(state: BreakerState, problem: str) -> None:
+            self._wiring.observe(BreakerChanged(one.service, one.listener, state, problem))
+
+        circuit.watch(changed)
+        return circuit
 
     async def _run(self, run: Run, envelope: Envelope) -> None:
         one, wiring = self._subscription, self._wiring

@@ -3,14 +3,14 @@
 import asyncio
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eventbus import codec
 from eventbus import headers as h
 from eventbus.clock import Clock
 from eventbus.correlation import Handled, Scope, current_scope
 from eventbus.drivers.base import Driver, Receipt
-from eventbus.envelope import NO_HEADERS, Envelope
+from eventbus.envelope import NO_HEADERS, Envelope, Message
 from eventbus.errors import BackpressureError, EmitUnknown, IdConflictError, did_you_mean
 from eventbus.event import Event
 from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions, chain_emit
@@ -105,6 +105,7 @@ class Emitter:
                 size=len(envelope.body),
                 duplicate=receipt.duplicate,
                 key=envelope.key,
+                trace=receipt.trace,
             )
         )
         return receipt
@@ -124,8 +125,13 @@ class Emitter:
         return [one for one in results if isinstance(one, Receipt)]
 
     async def _publish(self, envelope: Envelope) -> Receipt:
-        subject, driver = self._publishing.subjects.event(envelope.name), self._publishing.driver
-        message = codec.encode(envelope, subject)
+        subject = self._publishing.subjects.event(envelope.name)
+        receipt = await self._store(codec.encode(envelope, subject))
+        trace = envelope.trace.get("traceparent", "")
+        return replace(receipt, trace=trace) if trace else receipt
+
+    async def _store(self, message: Message) -> Receipt:
+        driver = self._publishing.driver
         try:
             return await driver.publish(message)
         except BackpressureError:
@@ -156,6 +162,7 @@ class Emitter:
                 correlation_id=envelope.correlation_id,
                 duration=publishing.clock.monotonic() - started,
                 error=error,
+                trace=envelope.trace.get("traceparent", ""),
             )
         )
 

@@ -80,8 +80,9 @@ class Envelope:
         spec = spec_of(type(event))
         scope = current_scope() if scope is None else scope
         key = event.event_key() if key is None else key
-        if key is not None and not is_text(key):
-            raise InvalidEventError(name=spec.name, problems=[("key", "isn't valid Unicode")])
+        if key is not None and not (_is_str(key) and is_text(key)):
+            problem = "must be a string of valid Unicode"
+            raise InvalidEventError(name=spec.name, problems=[("key", problem)])
         body = event.event_body()
         if id is None:
             id = scope.id_for(spec.name, key, body)
@@ -107,6 +108,11 @@ class Envelope:
 
 
 def _check_id(name: str, field: str, value: str) -> None:
-    if not is_id(value):
-        problem = "must be 1 to 128 printable ASCII characters without spaces"
+    if not (_is_str(value) and is_id(value)):
+        problem = "must be a string of 1 to 128 printable characters"
         raise InvalidEventError(name=name, problems=[(field, problem)])
+
+
+def _is_str(value: object) -> bool:
+    """Tell for those who run no type checker."""
+    return isinstance(value, str)

@@ -31,11 +31,13 @@ __all__ = (
     "TIME",
     "TRACE",
     "TYPE",
+    "UNPARK",
     "check_user_headers",
     "forwarded",
     "is_plain",
     "is_text",
     "lowered",
+    "ordering_key",
     "parse_time",
     "quoted",
     "render_time",
@@ -60,6 +62,8 @@ BEGAN = "Eventbus-Began"
 """When the first attempt of a parked retry began."""
 REDRIVE = "Eventbus-Redrive"
 """How often an event was redriven, on what comes back to its listener."""
+UNPARK = "Eventbus-Unpark"
+"""On what is redriven of a parked key: which parking it ends, see `eventbus.parked`."""
 DEAD = "Eventbus-Dead-"
 """What the names of the headers of a dead letter begin with."""
 
@@ -107,6 +111,11 @@ def is_text(value: str) -> bool:
 def lowered(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers by lower-case name: names are case-insensitive when read."""
     return {name.lower(): value for name, value in headers.items()}
+
+
+def ordering_key(headers: Mapping[str, str]) -> str:
+    """Return the ordering key in the headers of a message, empty where it has none."""
+    return unquoted(headers.get(KEY, ""))
 
 
 def forwarded(headers: Mapping[str, str], *, without: tuple[str, ...] = ()) -> dict[str, str]:

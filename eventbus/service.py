@@ -27,7 +27,7 @@ from eventbus.lifecycle import Lifecycle
 from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions, Middleware
 from eventbus.registry import Registry
 from eventbus.retry import Retry
-from eventbus.subject import check_service_name
+from eventbus.subject import check_event_name, check_service_name
 from eventbus.subscription import (
     Decorator,
     EventT,
@@ -37,6 +37,7 @@ from eventbus.subscription import (
     subscription,
 )
 from eventbus.telemetry.signals import Observer, Observers
+from eventbus.worker.upkeep import upkeep
 from eventbus.worker.worker import Job, Worker
 
 if TYPE_CHECKING:  # pydantic-settings is slow to import; a service without one loads it at start
@@ -134,6 +135,11 @@ class EventService:
         Raises:
             DeclarationError, SubjectError, DuplicateSubscriptionError: It is declared wrongly.
         """
+        if not isinstance(event, (str, type)):  # such as a listener: `@events.subscribe` alone
+            raise DeclarationError(
+                f"subscribe() takes an event class, a name or a pattern, not {event!r}; "
+                "write @events.subscribe(UserCreated)"
+            )
         if listener is not None:
             return Subscribed(self._declare(event, listener, options), self._listen)
 
@@ -246,7 +252,7 @@ class EventService:
             options: See `eventbus.middleware.base.EmitOptions`.
 
         Raises:
-            UnknownEventError, InvalidEventError, HeaderError: It can't be emitted.
+            SubjectError, UnknownEventError, InvalidEventError, HeaderError: It can't be emitted.
             EmitUnknown: No answer in time; emit the same object again, or the same ``id=`` (P2).
             BackpressureError: The stream is full of unread events; nothing is stored.
             PayloadTooLargeError, NotAuthorizedError, NotConnectedError, PublishError: Not stored.
@@ -265,10 +271,15 @@ class EventService:
 
     def _event(self, event: Event | str, data: Mapping[str, object] | None) -> Event:
         if isinstance(event, Event):
+            if data is not None:
+                raise TypeError("emit() takes an event, or a name and its data, not both")
             return event
+        if not isinstance(event, str):
+            raise TypeError(f"emit() takes an event, or a name and its data, not {event!r}")
         if event not in self.registry:
+            check_event_name(event)
             self.discover()
-        return codec.validate(self.registry.resolve(event), data or {})
+        return codec.validate(self.registry.resolve(event), {} if data is None else data)
 
     def _ready(self) -> Emitter:
         if self._emitter is None:
@@ -296,7 +307,10 @@ class EventService:
         driver = self._driver or driver_of(self.settings, self.name)
         driver.watch(self._observers)
         self._emitter = Emitter(self._publishing(driver))
-        worker = Worker(driver, self._dispatcher(driver), jobs=self._jobs, clock=self._clock)
+        observe, clock = self._observers, self._clock
+        beside = upkeep(driver, lambda: self.subscriptions, observe, clock)
+        jobs = (*self._jobs, *beside)
+        worker = Worker(driver, self._dispatcher(driver), jobs=jobs, clock=clock)
         self._lifecycle = Lifecycle(
             self.name, driver, worker, observe=self._observers, clock=self._clock
         )
@@ -387,7 +401,7 @@ class EventService:
 
     def _bind(self, one: Subscription) -> None:
         one.register(self.registry)
-        if not one.takes_any and any(event not in self.registry for event in one.events):
+        if one.needs(self.registry):
             self.discover()
         one.check(self.registry)
 

@@ -1,7 +1,8 @@
 """`Settings`: everything that is set from outside, validated once.
 
 ``EVENTBUS_*`` wins over aliases; two aliases that disagree are an error. A ``.env`` file in the
-working directory is read, the environment wins over it. Durations are seconds or ``"5m"``.
+working directory is read, the environment wins over it, also with an empty variable, which counts
+as unset. Durations are seconds or ``"5m"``.
 """
 
 import os
@@ -47,6 +48,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "retry_delay": ("EVENTS_RETRY_DELAY_SECONDS", "EVENT_RETRY_DELAY"),
 }
 """Environment variables of other conventions, by setting (DESIGN.md section 6)."""
+_SCHEMES = ("nats", "tls", "ws", "wss")
 _NUMBERS = ("EVENTS_RETRY_ATTEMPTS", "EVENT_RETRY_ATTEMPTS", "EVENTS_RETRY_DELAY_SECONDS")
 _MILLISECONDS = ("EVENT_RETRY_DELAY",)
 _NOT_SETTINGS = ("EVENTBUS_TEST_", "EVENTBUS_DEMO_")
@@ -148,8 +150,12 @@ class Settings(BaseSettings):
         """
         environment = _environment()
         _refuse_unknown(environment, overrides, cls.model_fields)
+        variables = {field: f"EVENTBUS_{field.upper()}" for field in cls.model_fields}
+        found = {one: environment[name] for one, name in variables.items() if name in environment}
+        given = {**_from_aliases(environment), **found, **overrides}
         try:
-            return cls(**{**_from_aliases(environment), **overrides})  # type: ignore[arg-type]
+            # The file is read by now: an empty variable hides what it says, which pydantic ignores.
+            return cls(_env_file=None, **given)  # type: ignore[arg-type]
         except ValidationError as exc:
             raise SettingsError(_explained(exc)) from exc
 
@@ -163,8 +169,6 @@ class Settings(BaseSettings):
         chosen = [way for way in ways if getattr(self, way) is not None]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} are all set; use one way to authenticate")
-        if not self.servers:
-            raise ValueError("nats_url names no server")
         if self.duplicate_window > self.max_age:
             raise ValueError("duplicate_window must not be longer than max_age")
         if self.emit_timeout >= self.duplicate_window:
@@ -173,6 +177,15 @@ class Settings(BaseSettings):
             Subjects(self.namespace)
         except SubjectError as exc:
             raise ValueError(str(exc)) from exc
+        return self
+
+    @model_validator(mode="after")
+    def _names_servers(self) -> Self:
+        if not self.servers:
+            raise ValueError("nats_url names no server")
+        for scheme in {url.partition("://")[0] for url in self.servers if "://" in url}:
+            if scheme not in _SCHEMES:
+                raise ValueError(f"nats_url: '{scheme}://' isn't NATS; use {', '.join(_SCHEMES)}")
         return self
 
     @property

@@ -9,22 +9,34 @@ from typing import TypeAlias, assert_never
 
 from eventbus import deadletter
 from eventbus import headers as h
-from eventbus.attempts import Attempts, Verdict
+from eventbus.attempts import Attempts, Known, Verdict
 from eventbus.clock import Clock
 from eventbus.deadletter import Origin
 from eventbus.delivery import Ack, DeadLetter, Decision, Delivery, Drop, Nak, Outcome, Park
-from eventbus.drivers.base import Driver
-from eventbus.envelope import Envelope
-from eventbus.errors import DriverError, PayloadTooLargeError
+from eventbus.drivers.base import Driver, Receipt
+from eventbus.envelope import Envelope, Message
+from eventbus.errors import DriverError, PayloadTooLargeError, SettleError
+from eventbus.parked import ParkedKeys
 from eventbus.subject import Subjects
 from eventbus.subscription import Subscription
 
-__all__ = ("Run", "Settler")
+__all__ = ("Run", "Settler", "Wait")
 
 STAY_DELAY = 5.0
 """Delay before a delivery that couldn't be settled, or its dead letter stored, is tried again."""
+OPEN_DELAY = 1.0
+"""Delay before an ordered listener whose breaker is open asks it again."""
 RECORD_TIME = 0.5
 """How long a hand-back waits for its record; a stop keeps a second for all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A delivery stays in hand, unsettled, until it is run again."""
+
+    delay: float
+    verdict: Verdict | None = None
+    """What it is then; None where that has to be found out."""
 
 
 @dataclass(slots=True)
@@ -41,6 +53,10 @@ class Run:
     begun: bool = False
     error: Exception | None = None
     duration: float = 0.0
+    known: Known | None = None
+    """What its lane knows, where order is kept."""
+    wait: Wait | None = None
+    """Set where it stays in hand."""
 
 
 GaveUp: TypeAlias = Callable[[Run, DeadLetter], Awaitable[None]]
@@ -65,6 +81,10 @@ class Settler:
         self._clock = clock
         self._attempts = attempts
         self._gave_up = gave_up
+        self._parked: ParkedKeys | None = None
+        if subscription.on_failure == "park_key":
+            own = subjects.retry(subscription.service, subscription.listener, "")
+            self._parked = ParkedKeys(driver.parked, subscription.durable, own)
 
     async def settle(self, run: Run, decision: Decision) -> Outcome:
         """Carry out a decision and return how the delivery ended.
@@ -73,12 +93,14 @@ class Settler:
             DriverError: The server couldn't be told; it will deliver the message again.
         """
         match decision:
-            case Ack():
+            case Ack() | Drop():
+                if self._parked is not None:
+                    await self._parked.handled(run.delivery)
                 await run.delivery.ack()
-                outcome = Outcome.OK
-            case Drop():
-                await run.delivery.ack()
-                outcome = Outcome.DROPPED
+                outcome = Outcome.OK if isinstance(decision, Ack) else Outcome.DROPPED
+            case Nak(delay=delay) | Park(delay=delay) if self._subscription.ordered:
+                await self._wait(run, delay)
+                return Outcome.RETRY
             case Nak(delay=delay):
                 await self._retry(run, delay)
                 return Outcome.RETRY
@@ -94,25 +116,69 @@ class Settler:
                 outcome = Outcome.DEAD
             case _:
                 assert_never(decision)
-        await self._attempts.settled(run.delivery)
+        await self._attempts.settled(run.delivery, run.verdict)
         return outcome
 
-    async def hand_back(self, run: Run) -> None:
-        """Give a delivery back at a stop: it is neither an attempt nor under suspicion."""
+    async def hand_back(self, run: Run, delay: float = 0.0) -> None:
+        """Give a delivery back, at a stop or where a breaker is open.
+
+        It is neither an attempt nor under suspicion.
+        """
         if run.begun:
             # A server that doesn't answer must not hold up the stop.
             with suppress(TimeoutError):
                 async with asyncio.timeout(RECORD_TIME):
                     await self._attempts.returned(run.delivery, run.verdict)
-        await self._give_back(run, 0.0)
+        await self._give_back(run, delay)
 
-    async def give_up(self, run: Run) -> None:
+    async def step_back(self, run: Run, delay: float) -> None:
+        """Let go of a delivery whose breaker is open; an ordered listener's waits in hand."""
+        if not self._subscription.ordered:
+            await self.hand_back(run, delay)
+            return
+        if run.begun:
+            await self._attempts.returned(run.delivery, run.verdict)
+        run.wait = Wait(max(delay, OPEN_DELAY), replace(run.verdict, suspect=False))
+
+    async def return_waiting(self, delivery: Delivery, known: Known) -> None:
+        """Give back what waited in hand for its run; one under suspicion stays so. Never raises."""
+        run = Run(delivery, "", known=known)
+        try:
+            with suppress(TimeoutError, DriverError):
+                async with asyncio.timeout(RECORD_TIME):
+                    run.verdict = await self._attempts.judge(delivery, known)
+                    # What isn't ours any more, somebody else counts by now.
+                    if not run.verdict.suspect and not delivery.lost:
+                        await self._attempts.returned(delivery, run.verdict)
+        finally:
+            await self._give_back(run, 0.0)
+
+    async def problem(self, delivery: Delivery) -> str:
+        """Return why a delivery must not be handled, empty where it may.
+
+        Raises:
+            DriverError: That isn't known now.
+        """
+        return "" if self._parked is None else await self._parked.problem(delivery)
+
+    def renew(self) -> None:
+        """Look again what is parked."""
+        if self._parked is not None:
+            self._parked.renew()
+
+    async def give_up(self, run: Run, error: Exception) -> None:
         """Let go of a delivery that couldn't be settled; the server hands it out again.
 
         Its run did end, so the next one is the same attempt again and no suspect; else an event
-        whose dead letter can't be stored would be counted as one that crashes.
+        whose dead letter can't be stored would be counted as one that crashes. That of an ordered
+        listener stays in hand instead: none of its key may come before it. What outlived its lease
+        leaves no record, so that a listener that always blocks for longer is found as a crash is.
         """
-        if run.verdict.attempt:
+        if self._subscription.ordered and not isinstance(error, SettleError):
+            again = run.verdict if run.verdict.attempt else (run.known or Known()).verdict
+            run.wait = Wait(STAY_DELAY, again and replace(again, suspect=False))
+            return
+        if run.verdict.attempt and not run.delivery.lost:
             await self._attempts.returned(run.delivery, run.verdict)
         await self._give_back(run, STAY_DELAY)
 
@@ -120,6 +186,13 @@ class Settler:
         # Where the server can't be told, the lease runs out and it hands the event out again.
         with suppress(DriverError):
             await run.delivery.nak(delay)
+
+    async def _wait(self, run: Run, delay: float) -> None:
+        """Keep it in hand until its next run: order is kept by nobody's coming before it."""
+        verdict = None if run.known is None else run.known.verdict
+        if run.begun:
+            verdict = await self._attempts.waits(run.delivery, run.verdict)
+        run.wait = Wait(delay, verdict)
 
     async def _retry(self, run: Run, delay: float) -> None:
         if run.begun:
@@ -180,12 +253,20 @@ class Settler:
         subject = self._subjects.dead_letter(one.service, one.listener, run.name)
         id = deadletter.dead_letter_id(one.durable, delivery)
         letter = deadletter.build(delivery.message, failure, subject=subject, id=id)
-        try:
-            await self._driver.publish(letter, headroom=0)
-        except PayloadTooLargeError:
-            small = deadletter.build(
-                delivery.message, failure, subject=subject, id=id, stack=False
-            )
-            await self._driver.publish(small, headroom=0)
+        small = deadletter.build(delivery.message, failure, subject=subject, id=id, stack=False)
+        stored = await self._keep(letter, small)
+        if self._parked is not None:
+            await self._parked.buried(delivery, decision.reason, stored.sequence)
         await self._gave_up(run, decision)
         await delivery.term(f"dead letter: {decision.reason}")
+
+    async def _keep(self, letter: Message, small: Message) -> Receipt:
+        """Store a dead letter, the small one where it is too large.
+
+        Raises:
+            DriverError: It can't be stored.
+        """
+        try:
+            return await self._driver.publish(letter, headroom=0)
+        except PayloadTooLargeError:
+            return await self._driver.publish(small, headroom=0)

@@ -10,6 +10,7 @@ from types import SimpleNamespace, UnionType
 from typing import (
     Any,
     Generic,
+    Literal,
     Protocol,
     TypeAlias,
     TypedDict,
@@ -27,6 +28,7 @@ from eventbus.duration import Duration, seconds
 from eventbus.errors import DeclarationError, SubjectError, did_you_mean
 from eventbus.event import Event, UnknownEvent, spec_of
 from eventbus.middleware.base import Context, Middleware
+from eventbus.middleware.breaker import Breaker
 from eventbus.registry import Registry
 from eventbus.retry import Retry
 from eventbus.subject import check_name, check_pattern, is_pattern, matches, without_covered
@@ -38,6 +40,7 @@ __all__ = (
     "Handler",
     "Listener",
     "ListenerOptions",
+    "OnFailure",
     "Subscribed",
     "Subscription",
     "subscription",
@@ -53,9 +56,15 @@ Handler: TypeAlias = Callable[[Event, Context], Awaitable[None]]
 FailedHook: TypeAlias = Callable[[EventT, Context, Exception], Awaitable[None]]
 """What is told of an event that became a dead letter: the event, its context, and why."""
 
+OnFailure: TypeAlias = Literal["skip", "park_key"]
+"""What an ordered listener does about a key whose event it can't handle."""
+
 DEFAULT_TIMEOUT = 300.0
 DEFAULT_CONCURRENCY = 16
 MIN_ACK_WAIT = 1.0
+LANE_DEPTH = 16
+"""Events that an ordered listener holds for each that it handles at once: what waits behind a
+failing one of its key must leave room for other keys."""
 
 
 class ListenerOptions(TypedDict, Generic[EventT], total=False):
@@ -79,6 +88,17 @@ class ListenerOptions(TypedDict, Generic[EventT], total=False):
     ack_wait: Duration
     """How long the server waits for a sign of life before it hands an event to somebody else;
     heartbeats keep it while the listener runs. 30 s where not given."""
+    breaker: Breaker
+    """When it stops pulling events because what it needs is down; never where not given."""
+    ordered: bool
+    """Handle each key's events one after the other, by their sequence in the stream, also through
+    retries and when another process takes over; different keys side by side. One process works at
+    a time, the others stand by. A failed event waits for its retry in hand, and those behind it
+    wait with it; nothing is parked. Events without a key are one sequence of their own."""
+    on_failure: OnFailure
+    """With ``ordered``, after the last attempt: ``"skip"`` (where not given) goes on with the
+    key's next event; with ``"park_key"`` it and all later ones of its key become dead letters
+    until they are redriven by key. An expired event parks nothing."""
     failed: FailedHook[EventT]
     """Called once an event has become a dead letter, after its last attempt or without one, and
     not where it couldn't be read. The letter is stored by then. At least once: a crash before the
@@ -105,6 +125,11 @@ class Subscription:
     middleware: tuple[Middleware, ...] = ()
     ack_wait: float = 30.0
     failed: FailedHook[Event] | None = None
+    breaker: Breaker | None = None
+    ordered: bool = False
+    on_failure: OnFailure = "skip"
+    undeclared: bool = False
+    """Whether it is annotated with `UnknownEvent`, and so means events that aren't declared."""
 
     @property
     def durable(self) -> str:
@@ -123,9 +148,10 @@ class Subscription:
             service=self.service,
             listener=self.listener,
             events=self.events,
-            slots=self.concurrency,
+            slots=self.concurrency * (LANE_DEPTH if self.ordered else 1),
             ack_wait=self.ack_wait,
             start=self.start,
+            ordered=self.ordered,
         )
 
     def register(self, registry: Registry) -> None:
@@ -138,6 +164,13 @@ class Subscription:
             if event.event_spec is not None:
                 registry.register(event)
 
+    def needs(self, registry: Registry) -> bool:
+        """Tell whether more must be known before `check`; a pattern needs all that is declared."""
+        missing = [name for name in self.events if name not in registry]
+        if self.takes_any:
+            return not self.undeclared and any(not is_pattern(name) for name in missing)
+        return bool(missing)
+
     def check(self, registry: Registry) -> None:
         """Check its names and patterns against what is declared.
 
@@ -147,6 +180,7 @@ class Subscription:
                 doesn't bring one that it does.
         """
         if self.takes_any:
+            self._check_declared(registry)
             return
         for event in self.accepts:
             self._check_brought(event)
@@ -154,6 +188,12 @@ class Subscription:
             names = registry.names(pattern) if is_pattern(pattern) else (pattern,)
             for name in names:
                 self._check_accepts(registry.resolve(name), pattern)
+
+    def _check_declared(self, registry: Registry) -> None:
+        """Refuse the name of an event that isn't declared: a typo, unless it says otherwise."""
+        for name in self.events:
+            if not self.undeclared and not is_pattern(name):
+                registry.resolve(name)
 
     def _check_brought(self, event: type[Event]) -> None:
         spec = event.event_spec
@@ -215,6 +255,10 @@ def subscription(
         middleware=tuple(options.get("middleware", ())),
         ack_wait=max(MIN_ACK_WAIT, _duration(name, "ack_wait", options.get("ack_wait", 30.0))),
         failed=_failed(name, options.get("failed")),
+        breaker=_breaker(name, options.get("breaker")),
+        ordered=_ordered(name, options),
+        on_failure=_on_failure(name, options),
+        undeclared=bool(annotations) and annotations[0] is UnknownEvent,
     )
 
 
@@ -371,6 +415,35 @@ def _retry(listener: str, retry: Retry | None) -> Retry | None:
     raise DeclarationError(
         f"listener '{listener}': retry={retry!r} isn't a Retry; write retry=Retry(attempts=...)"
     )
+
+
+def _breaker(listener: str, breaker: Breaker | None) -> Breaker | None:
+    if breaker is None or isinstance(breaker, Breaker):
+        return breaker
+    raise DeclarationError(
+        f"listener '{listener}': breaker={breaker!r} isn't a Breaker; write breaker=Breaker()"
+    )
+
+
+def _ordered(listener: str, options: ListenerOptions[EventT]) -> bool:
+    ordered = options.get("ordered", False)
+    if type(ordered) is not bool:
+        raise DeclarationError(f"listener '{listener}': ordered={ordered!r} must be True or False")
+    return ordered
+
+
+def _on_failure(listener: str, options: ListenerOptions[EventT]) -> OnFailure:
+    chosen = options.get("on_failure", "skip")
+    if chosen not in ("skip", "park_key"):
+        raise DeclarationError(
+            f"listener '{listener}': on_failure={chosen!r} must be 'skip' or 'park_key'"
+        )
+    if "on_failure" in options and not options.get("ordered"):
+        raise DeclarationError(
+            f"listener '{listener}': on_failure={chosen!r} is about order by key; add "
+            "ordered=True, or drop it"
+        )
+    return chosen
 
 
 def _start(listener: str, start: Start) -> Start:

@@ -7,6 +7,7 @@ import typer
 from eventbus.cli import console
 from eventbus.cli.demo.command import demo
 from eventbus.cli.dev import dev
+from eventbus.cli.dlq.command import dlq
 from eventbus.cli.emit import emit
 from eventbus.cli.events import events
 from eventbus.cli.run import run as run_services
@@ -46,6 +47,7 @@ app.command("dev")(dev)
 app.command("demo")(demo)
 app.command("emit")(emit)
 app.command("events")(events)
+app.add_typer(dlq, name="dlq")
 
 
 def run() -> int:

@@ -33,8 +33,10 @@ _SERVER = (
 
 def environment(server: str, **settings: str) -> dict[str, str]:
     """Return this process's environment, for children that use ``server`` and these settings."""
-    kept = {name: value for name, value in os.environ.items() if name not in _SERVER}
-    return kept | settings | {"EVENTBUS_NATS_URL": server, "PYTHONUNBUFFERED": "1"}
+    # Empty and not left out: a .env file in the working directory may set them too.
+    hidden = dict.fromkeys(_SERVER, "")
+    ours = {"EVENTBUS_NATS_URL": server, "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **hidden, **settings, **ours}
 
 
 class Child:

@@ -57,7 +57,7 @@ def emit(
     Says so where nobody listens. Exits with 1 where the event can't be emitted.
     """
     options = _options(id, key, header or [])
-    event = _event(name, _parsed(sys.stdin.read() if payload == "-" else payload))
+    event = _event(name, _parsed(_read() if payload == "-" else payload))
     emission = _emitted(event, options)
     if as_json:
         console.print_json(_record(name, emission))
@@ -80,6 +80,13 @@ def _options(id: str | None, key: str | None, headers: list[str]) -> "EmitOption
     return options
 
 
+def _read() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as exc:
+        raise typer.Exit(console.stop_with(f"the payload isn't UTF-8: {exc}")) from exc
+
+
 def _parsed(text: str) -> dict[str, object]:
     try:
         value: object = json.loads(text)
@@ -93,6 +100,8 @@ def _parsed(text: str) -> dict[str, object]:
                 " " * (exc.colno - 1 - start) + "^",
             )
         ) from exc
+    except (ValueError, RecursionError) as exc:  # numbers without end, brackets without end
+        raise typer.Exit(console.stop_with(f"the payload can't be read: {exc}")) from exc
     if not isinstance(value, dict):
         problem = f"the payload must be a JSON object, not {json.dumps(value)[:40]}"
         raise typer.Exit(console.stop_with(problem))
@@ -159,7 +168,7 @@ def _record(name: str, emission: "Emission") -> dict[str, object]:
         "sequence": receipt.sequence,
         "duplicate": receipt.duplicate,
         "driver": receipt.driver,
-        "durables": list(emission.durables),
+        "durables": None if emission.durables is None else list(emission.durables),
     }
 
 
@@ -167,7 +176,9 @@ def _print(name: str, emission: "Emission") -> None:
     receipt = emission.receipt
     said = "was stored before" if receipt.duplicate else "is stored"
     print(f"{name} {receipt.id} {said}: {receipt.stream} {receipt.sequence}")
-    if emission.durables:
+    if emission.durables is None:
+        print("who listens isn't known: the server doesn't say")
+    elif emission.durables:
         print(f"goes to {', '.join(emission.durables)}")
     else:
         print(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from eventbus.cli import console
 from eventbus.cli.children import Child, environment
+from eventbus.duration import seconds
 from eventbus.embedded import NatsServer
 from eventbus.runner import Stop
 
@@ -71,7 +72,7 @@ class Workshop:
                 group.create_task(_hand_on(child, print_line, changed))
                 await changed.wait()
                 # Its reader ends with it, so that the last lines aren't lost.
-                await child.stop(float(env["EVENTBUS_GRACE"]) + PATIENCE)
+                await child.stop(seconds(env["EVENTBUS_GRACE"]) + PATIENCE)
 
     async def _watch(self) -> None:
         from watchfiles import (

@@ -9,6 +9,7 @@ from eventbus.attempts import AttemptLog
 from eventbus.delivery import Delivery
 from eventbus.drivers.room import DurableState, Room
 from eventbus.envelope import Message
+from eventbus.parked import ParkedLog
 
 __all__ = (
     "HEADROOM",
@@ -21,6 +22,7 @@ __all__ = (
     "Driver",
     "DriverSignal",
     "Features",
+    "InOrder",
     "Notify",
     "Receipt",
     "Start",
@@ -45,6 +47,8 @@ class Receipt:
     duplicate: bool = False
     """It was stored before under this id; nothing was stored now."""
     driver: str = ""
+    trace: str = ""
+    """The W3C ``traceparent`` that it was sent with; empty without a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +79,17 @@ class ConsumerSpec:
     """How many deliveries may be unsettled here at once."""
     ack_wait: float = 30.0
     start: Start = "new"
+    ordered: bool = False
+    """One process at a time, and each key's events one after the other."""
 
     @property
     def max_ack_pending(self) -> int:
-        """How many may be unsettled in all processes; generous, since delayed retries count."""
-        return max(1000, 10 * self.slots)
+        """How many may be unsettled in all processes; generous, since delayed retries count.
+
+        Of an ordered one no more than the slots: whoever takes over has room then for all that
+        its predecessor held.
+        """
+        return self.slots if self.ordered else max(1000, 10 * self.slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +142,34 @@ Deliver: TypeAlias = Callable[[Delivery], None]
 """Takes a delivery at once, without waiting and without raising; called from a read loop."""
 
 
+class InOrder(Protocol):
+    """Takes the deliveries of an ordered consumer, and handles each key's by their sequence.
+
+    It starts halted. Once no process holds an earlier event any more, it is told to resume, and
+    it is halted again before another process can get one.
+    """
+
+    def take(self, delivery: Delivery) -> None:
+        """Take a delivery at once and without waiting; handle it when not halted.
+
+        That of an event which is in hand takes the place of the older one: a server delivers
+        again what it thinks is lost.
+        """
+        ...
+
+    def halt(self) -> None:
+        """Begin with nothing more; what runs goes on."""
+        ...
+
+    async def hand_back(self) -> None:
+        """Give back what was taken before the last halt and isn't running; never raises."""
+        ...
+
+    def resume(self) -> None:
+        """Go on: all events that are unsettled anywhere are in our hands."""
+        ...
+
+
 class Consumer(Protocol):
     """A running consumer: keeps as many deliveries coming as there are free slots.
 
@@ -166,6 +204,15 @@ class Driver(Protocol):
     @property
     def attempts(self) -> AttemptLog:
         """Where it keeps the failed attempts of deliveries."""
+        ...
+
+    @property
+    def parked(self) -> ParkedLog:
+        """Where it keeps the keys that ordered listeners have set aside.
+
+        Raises:
+            UnsupportedError: It lacks `Features.ordered`.
+        """
         ...
 
     @property
@@ -242,6 +289,14 @@ class Driver(Protocol):
 
     async def consume(self, consumer: ConsumerSpec, deliver: Deliver) -> Consumer:
         """Start a consumer whose durable is provisioned; the driver owns its tasks."""
+        ...
+
+    async def consume_in_order(self, consumer: ConsumerSpec, taker: InOrder) -> Consumer:
+        """Start an ordered consumer; it delivers while this is the one process that works it.
+
+        Raises:
+            UnsupportedError: It lacks `Features.ordered`.
+        """
         ...
 
     async def measure(self, durable: str) -> DurableState | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from eventbus.drivers.base import Receipt
 from eventbus.drivers.jetstream.driver import JetStreamDriver
+from eventbus.errors import EventBusError
 from eventbus.event import Event, spec_of
 from eventbus.middleware.base import EmitOptions
 from eventbus.ops.connect import not_answering
@@ -22,8 +23,9 @@ class Emission:
     """A stored event, and the durables that it is handed to."""
 
     receipt: Receipt
-    durables: tuple[str, ...]
-    """None: nobody listens, and a durable made later starts with new events."""
+    durables: tuple[str, ...] | None
+    """Empty: nobody listens, and a durable made later starts with new events. None: the server
+    didn't say; the event is stored all the same."""
 
 
 async def emit(event: Event, settings: Settings, options: EmitOptions) -> Emission:
@@ -42,7 +44,14 @@ async def emit(event: Event, settings: Settings, options: EmitOptions) -> Emissi
         raise not_answering(settings, driver) from exc
     try:
         receipt = await service.emit(event, **options)
-        durables = await driver.admin.listeners_of(spec_of(type(event)).name)
+        durables = await _durables(driver, spec_of(type(event)).name)
     finally:
         await service.stop()
     return Emission(receipt, durables)
+
+
+async def _durables(driver: JetStreamDriver, name: str) -> tuple[str, ...] | None:
+    try:
+        return await driver.admin.listeners_of(name)
+    except EventBusError:  # who may emit needn't be allowed to look
+        return None

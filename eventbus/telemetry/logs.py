@@ -18,6 +18,7 @@ from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import Connected, ConsumerRecovered, Disconnected, TopologyChanged
 from eventbus.errors import Signal, error_type
 from eventbus.middleware.base import CallNext, Context
+from eventbus.telemetry import alarms
 from eventbus.telemetry.context import active_span, trace_id
 from eventbus.telemetry.signals import (
     EmitFailed,
@@ -267,6 +268,7 @@ def _emitted(one: Emitted) -> _Fields:
         "size": one.size,
         "duplicate": one.duplicate,
         "correlation_id": one.correlation_id,
+        "trace_id": trace_id(one.trace),
     }
 
 
@@ -278,6 +280,7 @@ def _emit_failed(one: EmitFailed) -> _Fields:
         "duration_ms": _ms(one.duration),
         **_error(one.error),
         "correlation_id": one.correlation_id,
+        "trace_id": trace_id(one.trace),
     }
 
 
@@ -308,6 +311,7 @@ def _at(level: int) -> Callable[[object], int]:
 
 # Names are public: past tense, dotted, stable. What isn't listed is counted and not logged.
 _LINES: dict[type, tuple[str, Callable[[Any], int], Callable[[Any], _Fields]]] = {
+    **alarms.LINES,
     Settled: ("delivery.settled", _settled_level, _settled),
     Emitted: ("event.emitted", _at(logging.DEBUG), _emitted),
     EmitFailed: ("emit.failed", _at(logging.WARNING), _emit_failed),

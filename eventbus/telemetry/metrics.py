@@ -5,6 +5,7 @@ Units are base units. Every series of a pair starts at 0 with its first event, s
 sees the first increment.
 """
 
+import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,15 @@ from prometheus_client.process_collector import ProcessCollector
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import Connected, ConsumerRecovered, Disconnected
 from eventbus.errors import EmitUnknown
-from eventbus.telemetry.context import active_span, sampled, trace_id
+from eventbus.middleware.breaker import BreakerState
+from eventbus.telemetry.conditions import (
+    BreakerChanged,
+    DurableMeasured,
+    DurablesChecked,
+    RoomMade,
+    StreamMeasured,
+)
+from eventbus.telemetry.context import sampled, trace_id
 from eventbus.telemetry.signals import (
     EmitFailed,
     Emitted,
@@ -39,6 +48,7 @@ UNKNOWN = "unknown"
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 _ATTEMPTS = (1, 2, 3, 4, 5, 8, 12, 20)
 _EMIT_OUTCOMES = ("ok", "duplicate", "failed", "unknown")
+_BREAKER = {BreakerState.CLOSED: 0, BreakerState.PROBING: 1, BreakerState.OPEN: 2}
 _FINAL = (Outcome.OK, Outcome.DEAD, Outcome.DROPPED)
 
 _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -58,6 +68,7 @@ _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "Deliveries that couldn't be settled; the server delivers them again",
         ("listener",),
     ),
+    "eventbus_purged_total": ("Handled events purged to make room", ()),
     "eventbus_reconnects_total": ("Connections that came back", ()),
     "eventbus_consumer_recovered_total": ("Pull loops that came back", ("listener",)),
 }
@@ -84,6 +95,15 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "eventbus_consumer_pending": ("Events that wait on the server", ("listener",)),
     "eventbus_consumer_ack_pending": ("Events delivered and not settled", ("listener",)),
     "eventbus_consumer_redelivered": ("Of these, delivered more than once", ("listener",)),
+    "eventbus_paused": ("1 while an operator has paused it", ("listener",)),
+    "eventbus_oldest_unread_seconds": ("Age of the oldest event that waits", ("listener",)),
+    "eventbus_breaker_state": ("0 closed, 1 probing, 2 open", ("listener",)),
+    "eventbus_stream_bytes": ("Size of the stream of events", ()),
+    "eventbus_stream_limit_bytes": ("The most it may hold", ()),
+    "eventbus_later_bytes": ("Size of the stream of what waits", ()),
+    "eventbus_later_limit_bytes": ("Size above which nothing more is parked or delayed", ()),
+    "eventbus_unattended_durables": ("Durables with events that nobody asks for", ()),
+    "eventbus_aging_durables": ("Durables with events that will soon be too old", ()),
     "eventbus_connected": ("1 while the connection stands", ()),
     "eventbus_loop_lag_seconds": ("Longest delay of the event loop in the last 15 s", ()),
 }
@@ -158,6 +178,11 @@ class Metrics:
             Connected: self._connect,
             Disconnected: self._disconnect,
             ConsumerRecovered: self._recovered,
+            BreakerChanged: self._breaker,
+            DurableMeasured: self._durable,
+            DurablesChecked: self._durables,
+            RoomMade: lambda one: counters["eventbus_purged_total"].inc(one.events),
+            StreamMeasured: self._stream,
         }
         Info("eventbus_build", "What runs here", registry=registry).info(
             {"version": _version(), "python": platform.python_version()}
@@ -215,9 +240,7 @@ class Metrics:
     def _emitted(self, one: Emitted) -> None:
         emits = self._emits_of(one.name, one.driver)
         emits.outcomes["duplicate" if one.duplicate else "ok"].inc()
-        span = active_span()
-        traced = {"trace_id": span.trace_id} if span is not None and span.sampled else None
-        emits.duration.observe(one.duration, traced)
+        emits.duration.observe(one.duration, _exemplar(one.trace))
 
     def _emit_failed(self, one: EmitFailed) -> None:
         outcome = "unknown" if isinstance(one.error, EmitUnknown) else "failed"
@@ -244,6 +267,31 @@ class Metrics:
     def _recovered(self, one: ConsumerRecovered) -> None:
         counter = self._all.counters["eventbus_consumer_recovered_total"]
         counter.labels(one.durable.partition("__")[2] or one.durable).inc()
+
+    def _breaker(self, one: BreakerChanged) -> None:
+        gauge = self._all.gauges["eventbus_breaker_state"].labels(one.listener)
+        gauge.set(_BREAKER[one.state])
+
+    def _durable(self, one: DurableMeasured) -> None:
+        state, gauges = one.durable, self._all.gauges
+        self.set_consumer(
+            one.listener,
+            pending=state.pending,
+            ack_pending=state.unsettled,
+            redelivered=state.redelivered,
+        )
+        gauges["eventbus_paused"].labels(one.listener).set(state.paused)
+        oldest = gauges["eventbus_oldest_unread_seconds"].labels(one.listener)
+        oldest.set(max(0.0, one.oldest_unread or 0.0))
+
+    def _durables(self, one: DurablesChecked) -> None:
+        self._all.gauges["eventbus_unattended_durables"].set(len(one.unattended))
+        self._all.gauges["eventbus_aging_durables"].set(len(one.aging))
+
+    def _stream(self, one: StreamMeasured) -> None:
+        which = "later" if one.later else "stream"
+        self._all.gauges[f"eventbus_{which}_bytes"].set(one.fill.bytes)
+        self._all.gauges[f"eventbus_{which}_limit_bytes"].set(one.fill.limit or math.inf)
 
     # Children are looked up once and kept: `labels()` costs more than the increment.
 

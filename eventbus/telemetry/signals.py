@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import DriverSignal
+from eventbus.telemetry.conditions import Condition
 
 __all__ = (
     "EmitFailed",
@@ -44,6 +45,8 @@ class Emitted:
     """Bytes of the payload."""
     duplicate: bool
     key: str | None = None
+    trace: str = ""
+    """The ``traceparent`` that it was sent with; empty without a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class EmitFailed:
     correlation_id: str
     duration: float
     error: Exception
+    trace: str = ""
+    """The ``traceparent`` of where it was emitted; empty without a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +167,7 @@ Happened: TypeAlias = (
     | Stuck
     | FailedHookRaised
     | Stopped
+    | Condition
     | DriverSignal
 )
 Observer: TypeAlias = Callable[[Happened], None]

@@ -8,30 +8,33 @@ from datetime import datetime, timedelta
 
 from eventbus.clock import Clock
 from eventbus.drivers.room import DurableState, Fill, Room, holders
-from eventbus.errors import EventBusError
-from eventbus.telemetry.signals import (
+from eventbus.errors import NotConnectedError
+from eventbus.telemetry.conditions import (
     DurablesChecked,
     JanitorFailed,
     LaterFilling,
-    Observer,
     RoomMade,
     RoomShort,
     StreamMeasured,
     Unattended,
     UnreadAging,
 )
+from eventbus.telemetry.signals import Observer
 
 __all__ = ("Janitor", "purgeable")
 
 LOOK_EVERY = 2.0
 LOOK_SOON = 0.5
 """Seconds to the next look where room is being made, or soon has to be."""
+LEAST = 0.25
 NEAR = 0.5
 FULL = 0.8
 """The used part from which on room is made."""
 LATER_EVERY = 10.0
 TIDY_AFTER = 1000
 """Messages more in the stream of what waits, after which what has left it is removed."""
+MOVED = 1000
+"""Messages more in the stream of events, after which its place in what waits is settled anew."""
 DURABLES_EVERY = 60.0
 AGING = 0.8
 """The part of its time after which an unread event is in danger."""
@@ -71,9 +74,10 @@ class Janitor:
         self._room = room
         self._observe = observe
         self._clock = clock
+        self._last = 0
         self._purged: dict[str, int] = {}
-        self._tidied = 0
-        self._later_at = self._durables_at = -REPEAT
+        self._tidied = self._settled = 0
+        self._later_due = self._durables_due = 0.0
         self._told: dict[object, float] = {}
 
     async def run(self) -> None:
@@ -83,9 +87,12 @@ class Janitor:
             pause = LOOK_EVERY
             try:
                 pause = await self.look(pressed=pressed)
-            except EventBusError as exc:
+            except NotConnectedError:
+                pass  # the driver tells of it
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the listeners go on
                 self._observe(JanitorFailed(exc))
-            pressed = await self._room.pressed(pause)
+            await self._clock.sleep(LEAST)  # however many publishes find no room
+            pressed = await self._room.pressed(pause - LEAST)
 
     async def look(self, *, pressed: bool = False) -> float:
         """Look once, and do what is needed; return the seconds until the next look.
@@ -98,30 +105,39 @@ class Janitor:
         """
         fill = await self._room.events()
         self._observe(StreamMeasured(fill))
-        full = pressed or fill.share >= FULL
-        await self._look_at_later(fill)
-        if full and await self._room.take_turn():
-            full = await self._make_room()
-        if self._is_time("_durables_at", DURABLES_EVERY):
+        if fill.last < self._last:  # a stream that was made anew
+            self._purged.clear()
+            self._settled = 0
+        self._last = fill.last
+        now = self._clock.monotonic()
+        if now >= self._later_due:
+            self._later_due = now + (LOOK_EVERY if fill.share >= NEAR else LATER_EVERY)
+            await self._look_at_later(near=fill.share >= NEAR)
+        if now >= self._durables_due:
+            self._durables_due = now + DURABLES_EVERY
             await self._look_at_durables(fill)
-        return LOOK_SOON if full or fill.share >= NEAR else LOOK_EVERY
+        if not pressed and fill.share < FULL:
+            return LOOK_SOON if fill.share >= NEAR else LOOK_EVERY
+        if not await self._room.take_turn():
+            return LOOK_EVERY
+        return LOOK_SOON if await self._make_room() else LOOK_EVERY
 
-    async def _look_at_later(self, fill: Fill) -> None:
-        near = fill.share >= NEAR
-        if not self._is_time("_later_at", LOOK_EVERY if near else LATER_EVERY):
-            return
+    async def _look_at_later(self, *, near: bool) -> None:
         later = await self._room.later()
         self._observe(StreamMeasured(later, later=True))
+        if later.last < self._tidied:  # made anew
+            self._tidied = 0
         more = later.last - self._tidied
-        if more >= TIDY_AFTER or (more and (near or later.share >= NEAR)):
+        moved = more or self._last - self._settled >= MOVED
+        if more >= TIDY_AFTER or (more and later.share >= NEAR) or (near and moved):
             if await self._room.take_turn():
                 await self._room.settle_position()
-            self._tidied = later.last
+            self._tidied, self._settled = later.last, self._last
         if later.share >= FULL and self._is_news("later"):
             self._observe(LaterFilling(later.stream, later.bytes, later.limit or 0))
 
     async def _make_room(self) -> bool:
-        """Purge what all have handled; return whether that helped, or nothing more can be done."""
+        """Purge what all have handled; return whether there was anything."""
         room = self._room
         last = await room.settle_position()
         window = timedelta(seconds=room.duplicate_window)
@@ -178,13 +194,6 @@ class Janitor:
     def _tell_aging(self, one: DurableState, age: float) -> None:
         if self._is_news(("aging", one.durable)):
             self._observe(UnreadAging(one.durable, one.unread, age, self._room.max_age))
-
-    def _is_time(self, what: str, every: float) -> bool:
-        now = self._clock.monotonic()
-        if now - getattr(self, what) < every:
-            return False
-        setattr(self, what, now)
-        return True
 
     def _is_news(self, what: object) -> bool:
         """Tell whether an alarm wasn't told in the last minutes."""

@@ -2,11 +2,13 @@
 
 import asyncio
 
+from eventbus.clock import Clock
 from eventbus.delivery import Delivery
 from eventbus.dispatch import Dispatcher
 from eventbus.drivers.base import Consumer, Driver
 from eventbus.subscription import Subscription
 from eventbus.worker.heartbeat import Heartbeat
+from eventbus.worker.valve import Valve
 
 __all__ = ("Pump",)
 
@@ -23,28 +25,47 @@ class Pump:
         dispatcher: Dispatcher,
         group: asyncio.TaskGroup,
         heartbeat: Heartbeat,
+        clock: Clock,
     ) -> None:
         self.subscription = subscription
         self._dispatcher = dispatcher
         self._group = group
         self._heartbeat = heartbeat
+        self._clock = clock
         self._consumer: Consumer | None = None
+        self._valve: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
 
     @property
     def running(self) -> frozenset[asyncio.Task[None]]:
-        """The deliveries in hand."""
+        """The tasks that a stop has to wait for."""
         return frozenset(self._running)
+
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries there are."""
+        return len(self._running)
 
     async def start(self, driver: Driver) -> None:
         """Begin to pull."""
-        self._consumer = await driver.consume(self.subscription.consumer(), self._deliver)
+        one = self.subscription
+        self._consumer = await self._consume(driver)
+        if one.breaker is not None and self._dispatcher.circuit is not None:
+            valve = Valve(
+                self._dispatcher.circuit, self._consumer, one.concurrency, self._clock
+            )
+            self._valve = self._group.create_task(valve.run())
 
     async def stop(self) -> None:
         """Pull no more; what runs goes on. A second stop does nothing."""
+        if self._valve is not None:
+            self._valve.cancel()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.stop()
+
+    async def _consume(self, driver: Driver) -> Consumer:
+        return await driver.consume(self.subscription.consumer(), self._deliver)
 
     def _deliver(self, delivery: Delivery) -> None:
         self._heartbeat.hold(delivery, self.subscription.ack_wait)

@@ -9,6 +9,7 @@ from eventbus.dispatch import Dispatcher
 from eventbus.drivers.base import Driver
 from eventbus.subscription import Subscription
 from eventbus.worker.heartbeat import Heartbeat
+from eventbus.worker.ordered import OrderedPump
 from eventbus.worker.pump import Pump
 
 __all__ = ("Job", "Worker")
@@ -76,13 +77,15 @@ class Worker:
     async def add(self, subscription: Subscription) -> None:
         """Work another subscription, whose durable is provisioned, from now on."""
         assert self._group is not None, "the worker doesn't run"
-        pump = Pump(subscription, self._dispatcher(subscription), self._group, self._heartbeat)
+        dispatcher = self._dispatcher(subscription)
+        kind = OrderedPump if subscription.ordered else Pump
+        pump = kind(subscription, dispatcher, self._group, self._heartbeat, self._clock)
         self._pumps.append(pump)
         await pump.start(self._driver)
 
     def in_flight(self) -> dict[str, int]:
         """Return how many deliveries are in hand, by listener."""
-        return {pump.subscription.listener: len(pump.running) for pump in self._pumps}
+        return {pump.subscription.listener: pump.in_hand for pump in self._pumps}
 
     async def _job(self, job: Job) -> None:
         await job()

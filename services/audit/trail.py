@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS events (
 )
 """
 _BY_CORRELATION = "CREATE INDEX IF NOT EXISTS events_correlation ON events (correlation_id, time)"
-_ADD = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_ADD = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
 
 
 class Trail:

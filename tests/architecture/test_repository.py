@@ -1,9 +1,6 @@
 """What the repository promises outside its code: the wheel, the versions, the settings' example."""
 
 import re
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,18 +13,6 @@ EXAMPLE = (ROOT / ".env.example").read_text()
 
 
 @pytest.mark.slow
-def test_the_wheel_ships_eventbus_alone_and_says_that_it_is_typed(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        names = wheel.namelist()
-
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"eventbus"}
-    assert "eventbus/py.typed" in names
-    assert any(name.endswith("licenses/LICENSE") for name in names)
-
-
 def test_constraints_are_exact_versions_and_name_no_host() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
 

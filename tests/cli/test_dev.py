@@ -74,6 +74,21 @@ def test_events_are_kept_in_a_named_folder(shop: Path) -> None:
     assert "EVENTS 2" in stored[1]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("_nats_binary")
+def test_settings_of_another_server_do_not_reach_the_services(shop: Path) -> None:
+    # Neither of the environment nor of the file; the grace period is one with a unit.
+    (shop / ".env").write_text("EVENTBUS_TLS_CA=ca.pem\nNATS_URL=tls://prod.example.org\n")
+    theirs = {"EVENTBUS_NATS_TOKEN": "theirs", "EVENTBUS_GRACE": "3s"}
+
+    with started("dev", TARGETS[0], "--port", "-1", cwd=shop, settings=theirs) as running:
+        running.line("service.started")
+        running.popen.send_signal(signal.SIGINT)
+
+        assert running.end() == 0
+    assert running.has("shop | stopped")
+
+
 def test_a_mistyped_target_ends_it_before_anything_starts(shop: Path) -> None:
     done = cli("dev", "services.shpo:events", cwd=shop)
 

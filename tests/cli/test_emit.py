@@ -43,6 +43,21 @@ def test_the_receipt_as_json_names_the_durables_that_get_it(
     assert json.loads(again.stdout)["duplicate"] is True
 
 
+@pytest.mark.usefixtures("_nats_binary")
+def test_an_event_is_emitted_also_by_who_may_not_ask_who_listens(shop: Path) -> None:
+    user = """authorization { users = [ { user: "ada", password: "right" }, {
+        user: "bob", password: "right"
+        permissions: { publish: { deny: ["$JS.API.CONSUMER.>"] } } } ] }"""
+    arguments = ("emit", "order.placed", '{"order_id": "o-1"}')
+    given = {"EVENTBUS_NATS_USER": "bob", "EVENTBUS_NATS_PASSWORD": "right"}
+
+    with NatsServer(config=user) as server:
+        done = cli(*arguments, cwd=shop, EVENTBUS_NATS_URL=server.url, **given)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1] == "who listens isn't known: the server doesn't say"
+
+
 @pytest.mark.parametrize(
     ("name", "payload", "said"),
     [
@@ -80,6 +95,26 @@ def test_a_json_error_points_at_its_place(shop: Path) -> None:
 
     _, line, mark = done.stderr.splitlines()
     assert line[mark.index("^")] == "o"
+
+
+@pytest.mark.parametrize(
+    ("payload", "problem"),
+    [
+        ('{"order_id": ' + "[" * 50_000, "can't be read: maximum recursion depth"),
+        ('{"order_id": ' + "9" * 5_000 + "}", "can't be read: Exceeds the limit"),
+        ("[1]", "must be a JSON object, not [1]"),
+        ("", "isn't JSON"),
+    ],
+    ids=["brackets without end", "a number without end", "no object", "nothing"],
+)
+def test_json_that_python_refuses_is_one_clear_error(
+    shop: Path, payload: str, problem: str
+) -> None:
+    done = cli("emit", "order.placed", payload, cwd=shop)
+
+    assert done.returncode == 1
+    assert problem in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_reserved_header_is_refused(shop: Path, nats_server: NatsServer) -> None:

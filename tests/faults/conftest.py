@@ -19,7 +19,7 @@ async def stage(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Stage]
 
 
 if NAIVE:
-    from tests.faults.teeth import judged, with_reason
+    from tests.faults.teeth import judged, summary, with_reason
 
     def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         """Leave out what isn't a case, or says nothing about a naive bus."""
@@ -31,3 +31,9 @@ if NAIVE:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Turn the verdict round: a case that passes has no teeth."""
         return judged((yield), call)
+
+    def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what each case found on the naive bus."""
+        terminalreporter.section("the naive bus")
+        for line in summary(terminalreporter.getreports("passed")):
+            terminalreporter.write_line(line)

@@ -31,6 +31,9 @@ __all__ = ("CANT_APPLY", "NaiveService")
 CANT_APPLY: Mapping[str, str] = {}
 """Cases, by the name of their function, that say nothing about such a bus, and why."""
 
+DRAIN_TIMEOUT = 5
+"""Less than nats-py's 30 s, all of which each stop takes: so that all cases take minutes."""
+
 _log = logging.getLogger(__name__)
 Run = Callable[[Event, SimpleNamespace], Awaitable[None]]
 
@@ -51,7 +54,7 @@ class NaiveService:
 
     def __init__(self, name: str, *, settings: Settings) -> None:
         self.name = name
-        self._settings = settings
+        self.settings = settings
         self._listeners: list[_Listener] = []
         self._client = Client()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,15 +86,16 @@ class NaiveService:
 
     async def start(self) -> None:
         """Connect and listen; what it needs on the server is provisioned as a deployment would."""
-        login = login_of(self._settings, self.name)
+        login = login_of(self.settings, self.name)
         self._client = await nats.connect(
-            list(self._settings.servers),
+            list(self.settings.servers),
             user=login.user,
             password=login.password,
             user_credentials=login.creds,
             tls=login.tls,
+            drain_timeout=DRAIN_TIMEOUT,
         )
-        async with JetStreamDriver(self._settings, service=self.name) as driver:
+        async with JetStreamDriver(self.settings, service=self.name) as driver:
             await driver.provision([one.spec for one in self._listeners])
         for listener in self._listeners:
             self._spawn(self._listen(listener))
@@ -113,13 +117,13 @@ class NaiveService:
         """Publish, and again where there is no answer in time."""
         name = event if isinstance(event, str) else spec_of(type(event)).name
         payload = data if isinstance(event, str) else event.model_dump()
-        deadline = time.monotonic() + self._settings.emit_timeout
+        deadline = time.monotonic() + self.settings.emit_timeout
         while True:
             try:
                 ack = await self._client.jetstream().publish(
                     f"events.{name}",
                     json.dumps(payload).encode(),
-                    timeout=self._settings.publish_timeout,
+                    timeout=self.settings.publish_timeout,
                     headers=options.get("headers"),  # type: ignore[arg-type]
                 )
             except nats.errors.TimeoutError:

@@ -4,10 +4,11 @@ import pytest
 
 from tests.faults.naive import CANT_APPLY
 
-__all__ = ("judged", "with_reason")
+__all__ = ("judged", "summary", "with_reason")
 
 BROKEN_TEST = (AttributeError, ImportError, NameError, NotImplementedError, TypeError, KeyError)
 """Raised by a case that didn't get to its fault: that is no failure of the bus."""
+BITES = "bites"
 
 
 def with_reason(items: list[pytest.Item]) -> None:
@@ -21,7 +22,7 @@ def with_reason(items: list[pytest.Item]) -> None:
 
 
 def judged(report: pytest.TestReport, call: pytest.CallInfo[None]) -> pytest.TestReport:
-    """Return the report with its verdict turned round."""
+    """Return the report of a case with its verdict turned round."""
     if report.when != "call" or report.skipped:
         return report
     if report.passed:
@@ -29,9 +30,20 @@ def judged(report: pytest.TestReport, call: pytest.CallInfo[None]) -> pytest.Tes
         report.longrepr = "it passes on the naive bus: it has no teeth"
     elif call.excinfo is not None and not _is_broken(call.excinfo.value):
         report.outcome = "passed"
-        report.sections.append(("bites", _first_line(call.excinfo.value)))
-        report.user_properties.append(("bites", _first_line(call.excinfo.value)))
+        report.longrepr = None
+        report.sections.clear()
+        report.user_properties.append((BITES, _first_line(call.excinfo.value)))
     return report
+
+
+def summary(reports: list[pytest.TestReport]) -> list[str]:
+    """Return a line for each case that bites: what it is, and what it found."""
+    lines: list[str] = []
+    for report in reports:
+        found = dict(report.user_properties).get(BITES)
+        if found is not None:
+            lines += [report.nodeid.rpartition("::")[2], f"    {found}"]
+    return lines
 
 
 def _is_broken(error: BaseException) -> bool:

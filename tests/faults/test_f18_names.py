@@ -2,9 +2,10 @@
 
 import pytest
 
-from eventbus import EventBusError, EventService
+from eventbus import Context, EventBusError, EventService
 from tests.faults.harness.history import What
 from tests.faults.harness.stage import Stage
+from tests.faults.harness.step import StepTaken
 
 pytestmark = [pytest.mark.faults, pytest.mark.nats]
 
@@ -37,7 +38,6 @@ NAMES = (
 )
 HEADERS = (
     {"X\r\nNats-Msg-Id": "e"},
-    {"X": "a\r\nNats-Msg-Id: e"},
     {"X: Y": "e"},
     {"": "e"},
     {"X\x00": "e"},
@@ -61,7 +61,10 @@ async def test_f18_what_would_mean_something_to_the_server_is_refused_and_nothin
     stage: Stage,
 ) -> None:
     source = stage.service("source", emit_timeout=1)
+    stage.listen(source)
     async with source:
+        assert await tried(source, "step.taken", headers={"X-Fine": "yes"})
+        await stage.drained()
         before = await stage.ground.last_sequence()
         accepted: list[object] = []
 
@@ -88,3 +91,27 @@ async def tried(events: EventService, name: str, **options: object) -> list[obje
     except Exception as exc:  # noqa: BLE001 - refused, but not by us
         return [(name[:60], options, repr(exc)[:80])]
     return [(name[:60], options)]
+
+
+async def test_f18_a_header_of_the_users_own_stays_one_header_whatever_it_holds(
+    stage: Stage,
+) -> None:
+    mailer = stage.service()
+    stage.listen(mailer)
+    seen: list[str] = []
+
+    async def look(_event: StepTaken, context: Context) -> None:
+        seen.append(context.headers["x-note"])
+
+    mailer.subscribe(StepTaken, look, name="look")
+    values = ["a\r\nNats-Msg-Id: e\r\n\r\n", "\x00", "é \u2028 %41", " edges "]
+    async with mailer:
+        for number, value in enumerate(values):
+            data = {"thread": "note", "number": number}
+            await mailer.emit("step.taken", data, headers={"X-Note": value})
+        await stage.drained()
+
+    assert seen == values
+    ids = [one.id for one in await stage.ground.stored()]
+    assert "e" not in ids
+    assert len(ids) == len(values)

@@ -3,18 +3,26 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import nats.errors
 import pytest
 
 from eventbus import Context, Event, EventService, Reject, Retry
+from eventbus.attempts import History
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.embedded import NatsServer
 from eventbus.envelope import Message
-from eventbus.errors import DriverError, InvalidEventError, TopologyError, UnknownEventError
+from eventbus.errors import (
+    BackpressureError,
+    DriverError,
+    InvalidEventError,
+    TopologyError,
+    UnknownEventError,
+)
 from eventbus.ops.connect import connected
 from eventbus.ops.deadletters import (
     Letter,
@@ -549,6 +557,28 @@ async def test_an_edit_after_such_a_crash_is_not_taken_for_the_redrive_before_it
     assert shop.runs[-1][1] == OrderPlaced(order_id="o-1", amount=2)
 
 
+async def test_letters_of_a_full_stream_can_be_redriven_and_recorded(
+    nats_server: NatsServer,
+) -> None:
+    shop = await Shop(settings_of(nats_server.url, max_bytes=1024 * 1024)).start()
+    sometimes = Sometimes()
+    await shop.listen("mail.send", sometimes)
+    await shop.more_dead("o-1")
+    async with plain(nats_server.url) as client:
+        for size in (500_000, 500_000, 40_000, 4_000, 400):
+            with suppress(nats.errors.Error):
+                await client.jetstream().publish("events-dlq.filling", bytes(size))
+    sometimes.broken = False
+
+    await redriven(shop.driver)
+
+    await shop.until(Outcome.OK, 1)
+    assert len(await letters(shop.driver, Where(redriven=True))) == 1
+    with pytest.raises(BackpressureError):
+        await shop.driver.publish(Message("events-dlq.filling", {}, bytes(2000)))
+    await shop.stop()
+
+
 async def test_nothing_is_sent_where_the_durable_is_gone(shop: Shop) -> None:
     service = await shop.listen("mail.send", fail)
     await shop.more_dead("o-1")
@@ -668,3 +698,30 @@ async def test_without_a_stream_of_dead_letters_every_question_says_so(shop: Sho
     for question in (letters(shop.driver), show(shop.driver, 1), stats(shop.driver)):
         with pytest.raises(TopologyError, match="stream EVENTS_DLQ: isn't there"):
             await question
+
+
+async def test_failed_is_told_once_and_finds_the_letter_stored(shop: Shop) -> None:
+    found: list[tuple[str, str, list[int]]] = []
+
+    async def gave_up(event: OrderPlaced, context: Context, error: Exception) -> None:
+        numbers = [one.number for one in await letters(shop.driver)]
+        found.append((context.id, str(error), numbers))
+
+    await shop.listen("mail.send", fail, failed=gave_up)
+    [id] = await shop.emit("o-1")
+    await shop.until(Outcome.DEAD, 1)
+
+    assert found == [(id, "no such customer", [1])]
+
+
+async def test_when_the_first_attempt_began_is_kept_where_every_process_sees_it(
+    shop: Shop,
+) -> None:
+    began = datetime(2026, 3, 1, 10, tzinfo=UTC)
+    log = shop.driver.attempts
+
+    await log.write("mail__send.EVENTS.1", History(failed=1, settled=1, began=began))
+    await log.write("mail__send.EVENTS.2", History(failed=1, settled=1))
+
+    assert (await log.read("mail__send.EVENTS.1")).began == began
+    assert (await log.read("mail__send.EVENTS.2")).began is None

@@ -69,6 +69,7 @@ class FakeDelivery:
         self.journal = [] if journal is None else journal
         self.fails = dict(fails or {})
         self.settled = False
+        self.lost = False
 
     async def ack(self) -> None:
         """Settle it as handled."""
@@ -130,6 +131,7 @@ class RecordingDriver:
         self.name = "recording"
         self.features = Features(durable=True, delay=True, schedules=True)
         self.attempts = DictLog()
+        self.room = None
         self.journal: list[str] = []
         """What was asked of the driver and of the deliveries made with it, in order."""
         self.published: list[Message] = []
@@ -171,6 +173,16 @@ class RecordingDriver:
         self.journal.append(f"schedule {holder}")
         self.scheduled.append((message, at, holder))
         return Receipt(message.id or "", "EVENTS_LATER", len(self.scheduled), driver=self.name)
+
+    async def hold(self, message: Message) -> Receipt:
+        """Keep a message until there is room."""
+        self._raise("hold")
+        self.journal.append(f"hold {message.subject}")
+        self.published.append(message)
+        return Receipt(message.id or "", "EVENTS_LATER", len(self.published), driver=self.name)
+
+    async def measure(self, durable: str) -> None:
+        """Know nothing of durables."""
 
     async def stored(self, receipt: Receipt) -> Message | None:
         """Return what a test says is stored."""

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -109,6 +110,22 @@ async def test_a_stored_event_is_told_once(driver: RecordingDriver, told: list[H
     ]
 
 
+async def test_what_is_told_of_an_emit_names_the_trace_it_was_sent_with(
+    driver: RecordingDriver, told: list[Happened]
+) -> None:
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    async def traced(envelope: Envelope, call_next: CallEmit) -> Receipt:
+        return await call_next(replace(envelope, trace={"traceparent": traceparent}))
+
+    receipt = await emitter(driver, told, traced).emit(event(), {})
+
+    (one,) = told
+    assert isinstance(one, Emitted)
+    assert one.trace == receipt.trace == traceparent
+    assert driver.published[0].headers["traceparent"] == traceparent
+
+
 async def test_an_emit_that_fails_is_told_and_raised(
     driver: RecordingDriver, told: list[Happened]
 ) -> None:
@@ -136,9 +153,12 @@ async def test_an_emit_that_fails_is_told_and_raised(
         ({"headers": {"ce-id": "x"}}, HeaderError),
         ({"headers": {"x-a": "a", "X-A": "b"}}, HeaderError),
         ({"id": ""}, InvalidEventError),
-        ({"id": "a b"}, InvalidEventError),
+        ({"id": "a\nb"}, InvalidEventError),
         ({"correlation_id": "a\r\nb"}, InvalidEventError),
         ({"key": "\ud800"}, InvalidEventError),
+        ({"key": 7}, InvalidEventError),
+        ({"id": UUID(int=7)}, InvalidEventError),
+        ({"correlation_id": 7}, InvalidEventError),
     ],
     ids=str,
 )

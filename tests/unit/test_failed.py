@@ -108,7 +108,9 @@ async def test_it_is_told_of_an_event_that_was_never_handled(bench: Bench) -> No
     await bench.handle(welcome, parked, failed=hook)
 
     reasons = [
-        (error.reason, error.detail) for _, _, error in hook.calls if isinstance(error, GaveUpError)
+        (error.reason, error.detail)
+        for _, _, error in hook.calls
+        if isinstance(error, GaveUpError)
     ]
     assert reasons == [
         (Reason.EXPIRED, "expired at 2026-03-01T09:00:00.000000Z"),
@@ -238,7 +240,9 @@ async def test_what_it_emits_belongs_to_the_story_and_repeats_its_id(bench: Benc
     assert by_hook.headers["ce-correlationid"] == "c-1"
 
 
-@pytest.mark.parametrize("hook", [lambda event, context, error: None, 7, "failed"], ids=str)
+@pytest.mark.parametrize(
+    "hook", [lambda event, context, error: None, 7, "failed"], ids=["sync", "number", "name"]
+)
 def test_what_is_no_async_function_is_refused_where_it_is_written(hook: Any) -> None:
     with pytest.raises(DeclarationError, match=r"listener 'welcome': failed=.* isn't an async"):
         subscription("mail", UserCreated, welcome, {"failed": hook})

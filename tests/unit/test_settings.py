@@ -138,6 +138,16 @@ def test_a_file_named_env_is_read_and_the_environment_wins_over_it(
     assert (settings.namespace, settings.replicas) == ("set", 3)
 
 
+def test_an_empty_variable_hides_what_the_file_says(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("EVENTBUS_TLS_CA=ca.pem\nNATS_URL=nats://filed:1\n")
+
+    settings = load(environment, EVENTBUS_TLS_CA="", NATS_URL="")
+
+    assert settings == Settings(_env_file=None)
+
+
 def test_aliases_are_read_from_the_file_too(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -179,6 +189,7 @@ def test_a_typo_in_the_file_is_refused(environment: pytest.MonkeyPatch, tmp_path
         ({"EVENTBUS_DUPLICATE_WINDOW": "8d"}, "must not be longer than max_age"),
         ({"EVENTBUS_EMIT_TIMEOUT": "10m"}, "must be shorter than duplicate_window"),
         ({"EVENTBUS_NATS_URL": ","}, "names no server"),
+        ({"EVENTBUS_NATS_URL": "a,http://b:4222"}, "'http://' isn't NATS; use nats, tls"),
         ({"EVENT_RETRY_DELAY": "soon"}, "EVENT_RETRY_DELAY='soon' must be a number of milli"),
         ({"EVENT_RETRY_DELAY": "-5"}, "EVENTBUS_RETRY_DELAY"),
         ({"EVENTS_RETRY_ATTEMPTS": "0"}, "EVENTBUS_RETRY_ATTEMPTS"),

@@ -94,6 +94,7 @@ class PullConsumer:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._subscription: Subscription | None = None
+        self._inbox = ""
         self._stopping = False
         self._held: dict[int, JetStreamDelivery] = {}
         self._taken = 0
@@ -164,7 +165,7 @@ class PullConsumer:
         Raises:
             NotConnectedError: It was lost.
         """
-        inbox = link.new_inbox()
+        inbox = self._inbox = link.new_inbox()
         self._forget_requests()
         self._subscription = await link.subscribe(f"{inbox}.*.*", self._take)
         while not link.problem:
@@ -188,12 +189,15 @@ class PullConsumer:
         if not self._requested:
             self._heard_at = self._loop.time()
         self._requested += free
-        body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
-            free,
+        await link.send(self._pull, self._asked(free), f"{inbox}.{self._epoch}.{free}")
+
+    def _asked(self, count: int) -> bytes:
+        """Return the body of a pull request for so many deliveries."""
+        return b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
+            count,
             EXPIRES * 1e9,
             HEARTBEAT * 1e9,
         )
-        await link.send(self._pull, body, f"{inbox}.{self._epoch}.{free}")
 
     def _free(self) -> int:
         return self._slots - self._taken - self._requested
@@ -236,8 +240,7 @@ class PullConsumer:
         self._requested = max(0, self._requested - 1)
         if self._progress.is_done(place):
             self._send(raw.reply, ACK)
-        elif self._stopping or self._taken >= self._slots:
-            # More than the slots come where requests thought lost are answered after all.
+        elif not self._has_room():
             self._send(raw.reply, NAK)
         else:
             delivery = JetStreamDelivery(raw, place, self._lease, self._release)
@@ -249,6 +252,13 @@ class PullConsumer:
             self._deliver(delivery)
         if not self._requested:
             self._wake.set()
+
+    def _has_room(self) -> bool:
+        """Tell whether another delivery may be taken.
+
+        More than the slots come where requests thought lost are answered after all.
+        """
+        return not self._stopping and self._taken < self._slots
 
     def _send(self, reply: str, body: bytes) -> None:
         self._answers.append((reply, body))

@@ -38,7 +38,7 @@ HASH = "eventbus.hash"
 """Metadata key: the hash of what was declared."""
 _SCHEMA = "eventbus.topology"
 _SCHEMA_VERSION = "1"
-_NANOSECONDS = ("max_age", "duplicate_window", "ack_wait")
+_NANOSECONDS = ("max_age", "duplicate_window", "ack_wait", "priority_timeout")
 
 Rule: TypeAlias = Callable[[JsonValue, JsonValue], bool]
 """``rule(declared, found)`` tells whether going to the declared value takes nothing away."""

@@ -17,6 +17,7 @@ from eventbus.drivers.base import (
     Deliver,
     DriverSignal,
     Features,
+    InOrder,
     Notify,
     Receipt,
     Status,
@@ -30,6 +31,8 @@ from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
 from eventbus.drivers.jetstream.controls import Controls
 from eventbus.drivers.jetstream.letterbox import Letterbox
 from eventbus.drivers.jetstream.message import Lease
+from eventbus.drivers.jetstream.parked_log import KeyValueParked
+from eventbus.drivers.jetstream.pinned import PinnedConsumer
 from eventbus.drivers.jetstream.publisher import DRIVER, Publisher
 from eventbus.drivers.jetstream.room import JetStreamRoom, state_of
 from eventbus.drivers.jetstream.streams import NOT_ASKED
@@ -42,6 +45,7 @@ from eventbus.errors import (
     EventBusError,
     NotConnectedError,
 )
+from eventbus.parked import ParkedLog
 from eventbus.settings import Settings
 
 __all__ = ("JetStreamDriver",)
@@ -72,11 +76,16 @@ class JetStreamDriver:
         )
         self.admin = Admin(self._api, settings, self._replies)
         """What an operator may ask."""
+        self._parked = KeyValueParked(
+            self._api, self.admin, self._publisher, settings.subjects.attempts_bucket
+        )
         self.letterbox = Letterbox(self._api, self.admin, self._publisher, settings.subjects)
         """The dead letters, as an operator works them."""
         self.controls = Controls(self._api, settings.subjects.stream)
         """The durables, as an operator works them."""
-        self._room = JetStreamRoom(self._api, self._connection, self._publisher, settings)
+        self._room = JetStreamRoom(
+            self._api, self.admin, self._connection, self._publisher, settings
+        )
 
     @property
     def name(self) -> str:
@@ -87,12 +96,17 @@ class JetStreamDriver:
     def features(self) -> Features:
         """What it can do."""
         schedules = "schedules" not in self._server.missing
-        return Features(durable=True, delay=schedules, schedules=schedules)
+        return Features(durable=True, delay=schedules, ordered=True, schedules=schedules)
 
     @property
     def attempts(self) -> AttemptLog:
         """Where it keeps the failed attempts of deliveries."""
         return self._attempts
+
+    @property
+    def parked(self) -> ParkedLog:
+        """Where it keeps the keys that ordered listeners have set aside."""
+        return self._parked
 
     @property
     def room(self) -> Room | None:
@@ -177,6 +191,13 @@ class JetStreamDriver:
     async def consume(self, consumer: ConsumerSpec, deliver: Deliver) -> Consumer:
         """Start a consumer whose durable is provisioned; the driver owns its tasks."""
         started = PullConsumer(consumer, deliver, self._outside())
+        started.start(self._tasks)
+        self._consumers[consumer.durable] = started
+        return started
+
+    async def consume_in_order(self, consumer: ConsumerSpec, taker: InOrder) -> Consumer:
+        """Start an ordered consumer; it delivers while this is the one process that works it."""
+        started = PinnedConsumer(consumer, taker, self._outside(), self._attempts)
         started.start(self._tasks)
         self._consumers[consumer.durable] = started
         return started

@@ -21,14 +21,22 @@ from eventbus.subject import Subjects, covers, without_covered
 
 __all__ = (
     "ADDITIVE",
+    "GROUP",
     "added_filters",
     "declared_durable",
     "filters_in",
     "filters_of",
     "found_durable",
     "listener_of",
+    "pin_timeout",
     "starting",
 )
+
+GROUP = "ordered"
+"""The priority group of an ordered durable."""
+NO_POLICY = "none"
+SHORTEST_PIN = 2.0
+LONGEST_PIN = 10.0
 
 
 def filters_of(spec: ConsumerSpec, subjects: Subjects) -> tuple[str, ...]:
@@ -54,9 +62,28 @@ def declared_durable(spec: ConsumerSpec, filters: Iterable[str]) -> Table:
             "max_ack_pending": spec.max_ack_pending,
             "filter_subjects": [*filters],
             "backoff": [],  # naks ignore it and it overrides ack_wait (reliability.md, finding 7)
+            **_priority(spec),
         },
         {OWNER: spec.service, LISTENER: spec.listener},
     )
+
+
+def pin_timeout(spec: ConsumerSpec) -> float:
+    """Return after how many seconds without a pull another process may be pinned.
+
+    Shorter than a lease where that leaves it time: what the lost one held is waited for anyway.
+    """
+    return min(LONGEST_PIN, max(SHORTEST_PIN, spec.ack_wait / 3))
+
+
+def _priority(spec: ConsumerSpec) -> Table:
+    if not spec.ordered:
+        return {"priority_groups": [], "priority_policy": NO_POLICY, "priority_timeout": 0}
+    return {
+        "priority_groups": [GROUP],
+        "priority_policy": "pinned_client",
+        "priority_timeout": round(pin_timeout(spec) * 1_000_000_000),
+    }
 
 
 def starting(start: Start) -> Table:
@@ -80,11 +107,12 @@ def starting(start: Start) -> Table:
 
 
 def found_durable(info: Table) -> Table:
-    """Return the configuration in a consumer's info, its filters always as a list."""
+    """Return the configuration in a consumer's info, filters as a list, its policy always named."""
     config = dict(table(info.get("config")))
     single = config.pop("filter_subject", None)
     if single:
         config["filter_subjects"] = [single]
+    config.setdefault("priority_policy", NO_POLICY)
     return config
 
 
@@ -119,5 +147,8 @@ ADDITIVE: Mapping[str, Rule] = {
     "max_deliver": more,
     "ack_wait": any_change,
     "max_ack_pending": any_change,
+    "priority_groups": any_change,
+    "priority_policy": any_change,
+    "priority_timeout": any_change,
 }
 """What mode ``auto`` may change on a durable that exists."""

@@ -143,6 +143,16 @@ class JetStreamDelivery:
         """How often the server has handed it out, this time included; not the attempts."""
         return self._place.delivered
 
+    @property
+    def lost(self) -> bool:
+        """Whether the server may have delivered it again, or has."""
+        return self._superseded or asyncio.get_running_loop().time() >= self._lease_end
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether it is settled, or about to be."""
+        return self._settled
+
     async def ack(self) -> None:
         """Tell the server that it is done with, and wait until the server knows.
 
@@ -154,7 +164,7 @@ class JetStreamDelivery:
         self._settled = True
         known = False
         try:
-            if self._is_lost():
+            if self.lost:
                 raise SettleError(
                     f"{self._where()} wasn't acknowledged: it isn't ours any more, after "
                     f"{self._lease.ack_wait:g} s without a sign of life, or since the server has "
@@ -174,7 +184,7 @@ class JetStreamDelivery:
             return
         self._settled = True
         try:
-            if not self._is_lost():
+            if not self.lost:
                 await self._write(nak_body(delay))
         finally:
             self._release(self, False)
@@ -190,7 +200,7 @@ class JetStreamDelivery:
         self._settled = True
         known = False
         try:
-            if not self._is_lost():
+            if not self.lost:
                 words = " ".join(reason.split())[:_LONGEST_REASON]
                 await self._confirmed(f"{TERM.decode()} {words}".rstrip().encode())
                 known = True
@@ -199,7 +209,7 @@ class JetStreamDelivery:
 
     async def in_progress(self) -> None:
         """Start its ack wait anew; never raises, a lost heartbeat is the next one's work."""
-        if self._settled or self._is_lost():
+        if self._settled or self.lost:
             return
         written = asyncio.get_running_loop().time()
         if await self._write(IN_PROGRESS):
@@ -208,9 +218,6 @@ class JetStreamDelivery:
     def supersede(self) -> None:
         """Take note that the server has delivered the same message again."""
         self._superseded = True
-
-    def _is_lost(self) -> bool:
-        return self._superseded or asyncio.get_running_loop().time() >= self._lease_end
 
     def _where(self) -> str:
         return f"'{self._message.subject}' {self.stream}:{self.sequence}"

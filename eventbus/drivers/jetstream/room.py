@@ -1,20 +1,19 @@
 """`JetStreamRoom`: what a janitor asks and does on the server; what to purge is decided elsewhere."""
 
 import asyncio
-import base64
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 
-from eventbus.drivers.jetstream import api as codes
-from eventbus.drivers.jetstream.api import Api, ApiError, Table, number, table, text, translated
+from eventbus.drivers.jetstream.admin import Admin
+from eventbus.drivers.jetstream.api import Api, Table, number, table, text, translated
 from eventbus.drivers.jetstream.connection import Connection
+from eventbus.drivers.jetstream.contents import Contents
 from eventbus.drivers.jetstream.durables import filters_in, found_durable
+from eventbus.drivers.jetstream.position import Position
 from eventbus.drivers.jetstream.publisher import Publisher
 from eventbus.drivers.jetstream.turn import Turn
 from eventbus.drivers.room import DurableState, Fill, holders
-from eventbus.envelope import Message
 from eventbus.errors import BackpressureError, DriverError, EventBusError
 from eventbus.headers import parse_time, render_time
 from eventbus.settings import Settings
@@ -26,37 +25,30 @@ REMEMBERED = 1.0
 become questions."""
 ASKED = 1.0
 """Longest wait for those names: a refused emit raises at once."""
-MARK_PATIENCE = 3.0
-"""A source that had to stop tries again about every 2 s."""
-MARK_EVERY = 0.05
-_SOURCE = "nats-stream-source:"
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """A message that the stream of events took over from the one of what waits, and keeps."""
-
-    sequence: int
-    source: int
-    """Its sequence where it came from."""
 
 
 class JetStreamRoom:
     """A `Room` on the streams of one namespace."""
 
     def __init__(
-        self, api: Api, connection: Connection, publisher: Publisher, settings: Settings
+        self,
+        api: Api,
+        admin: Admin,
+        connection: Connection,
+        publisher: Publisher,
+        settings: Settings,
     ) -> None:
         subjects = settings.subjects
         self._api = api
-        self._publisher = publisher
         self._subjects = subjects
+        self._events = Contents(api, subjects.stream)
+        self._later = Contents(api, subjects.later_stream)
+        self._position = Position(self._events, self._later, admin, publisher, subjects)
         self.max_age = settings.max_age
         """Seconds after which events are gone."""
         self.duplicate_window = settings.duplicate_window
         """Seconds for which a stored event keeps its id from being stored again."""
         self._limit = settings.later_max_bytes
-        self._mark = subjects.position
         self._turn = Turn(connection, f"$KV.{subjects.attempts_bucket}.janitor")
         self._pressed = asyncio.Event()
         self._asking = asyncio.Lock()
@@ -67,11 +59,11 @@ class JetStreamRoom:
 
     async def events(self) -> Fill:
         """Return how full the stream of events is."""
-        return _fill(await self._info(self._subjects.stream))
+        return _fill(await self._events.info())
 
     async def later(self) -> Fill:
         """Return how full the stream of what waits is; its limit is that of the settings."""
-        fill = _fill(await self._info(self._subjects.later_stream), self._limit)
+        fill = _fill(await self._later.info(), self._limit)
         self._waiting = fill.bytes
         return fill
 
@@ -104,8 +96,7 @@ class JetStreamRoom:
 
     async def stored_before(self, time: datetime) -> int:
         """Return the sequence below which everything is older than ``time``."""
-        ask = {"start_time": render_time(time), "next_by_subj": ">"}
-        message = await self._message(ask)
+        message = await self._events.message(start_time=render_time(time), next_by_subj=">")
         if message is None:
             return (await self.events()).last + 1
         return number(message.get("seq"))
@@ -114,36 +105,20 @@ class JetStreamRoom:
         """Return when the oldest event that a durable still has to handle was stored."""
         found: list[tuple[int, datetime]] = []
         for one in durable.filters or (">",):
-            message = await self._message({"seq": durable.handled + 1, "next_by_subj": one})
+            message = await self._events.message(seq=durable.handled + 1, next_by_subj=one)
             if message is not None:
                 time = parse_time(text(message.get("time")))
                 found += [(number(message.get("seq")), time)] if time else []
         return min(found)[1] if found else None
 
     async def settle_position(self) -> int:
-        """Remove what has left the stream of what waits, and return what may be purged.
-
-        After a restart the server finds the place up to which it has sourced in the newest sourced
-        message that is still stored, and without one it starts at the time of the newest message:
-        whatever had to wait for room until then would be lost. So a mark goes through the source
-        and stays, and nothing newer than the mark is purged.
-        """
-        info = await self._info(self._subjects.stream)
-        last = _fill(info).last
-        mark = await self._newest_mark()
-        if (await self.later()).last <= (mark.source if mark else 0):
-            return last
-        fresh = await self._new_mark()
-        if fresh is None:
-            # No room even for a mark: what is purged now lets it through.
-            return mark.sequence if mark else (_first(info) + last) // 2
-        await self._tidy(fresh)
-        return fresh.sequence
+        """Remove what has left the stream of what waits, and return what may be purged."""
+        return await self._position.settle()
 
     async def purge(self, subject: str, last: int) -> int:
         """Remove what is stored on one subject at and below a sequence; return how many."""
         assert self._subjects.event_name(subject), f"{subject!r} isn't one event's subject"
-        return await self._purge(self._subjects.stream, subject, last + 1)
+        return await self._position.purge(subject, last)
 
     async def take_turn(self) -> bool:
         """Become, or stay, the one in the cluster that makes room; False where another one is."""
@@ -198,13 +173,8 @@ class JetStreamRoom:
         Those that are no event's are left out: as a filter, ``events.*``, which anybody may
         publish to literally, would purge more than itself (T21).
         """
-        info = await self._info(self._subjects.stream, {"subjects_filter": kind})
-        stored = table(table(info.get("state")).get("subjects"))
+        stored = await self._events.subjects(kind)
         return tuple(one for one in stored if self._subjects.event_name(one) is not None)
-
-    async def _info(self, stream: str, body: Mapping[str, object] | None = None) -> Table:
-        with translated(f"stream {stream}"):
-            return await self._api.call(f"STREAM.INFO.{stream}", body)
 
     async def _names(self, verb: str) -> AsyncIterator[str]:
         offset = 0
@@ -217,54 +187,6 @@ class JetStreamRoom:
             offset += len(names)
             if not names or offset >= number(answer.get("total")):
                 return
-
-    async def _message(self, ask: Mapping[str, object]) -> Table | None:
-        stream = self._subjects.stream
-        with translated(f"stream {stream}"):
-            try:
-                answer = await self._api.call(f"STREAM.MSG.GET.{stream}", ask)
-            except ApiError as exc:
-                if exc.err_code == codes.MESSAGE_NOT_FOUND:
-                    return None
-                raise
-        return table(answer.get("message"))
-
-    async def _newest_mark(self) -> _Mark | None:
-        message = await self._message({"last_by_subj": self._mark})
-        if message is None:
-            return None
-        block = base64.b64decode(text(message.get("hdrs"))).decode(errors="replace")
-        for line in block.splitlines():
-            if line.lower().startswith(_SOURCE):
-                # The stream, the sequence there, filters and destinations.
-                return _Mark(number(message.get("seq")), int(line.split()[2]))
-        return None
-
-    async def _new_mark(self) -> _Mark | None:
-        """Send a mark through the source; None where it doesn't come out."""
-        # It mustn't die of age: it is what tells how far the source is.
-        message = Message(self._mark, {"Nats-TTL": "never"}, b"")
-        sent = (await self._publisher.publish(message, headroom=0)).sequence
-        with suppress(TimeoutError):
-            async with asyncio.timeout(MARK_PATIENCE):
-                while True:
-                    mark = await self._newest_mark()
-                    if mark is not None and mark.source >= sent:
-                        return mark
-                    await asyncio.sleep(MARK_EVERY)
-        return None
-
-    async def _tidy(self, mark: _Mark) -> None:
-        """Remove what was sourced before a mark: sources take what waits in its order."""
-        for subject in (self._subjects.due(">"), self._subjects.retries):
-            await self._purge(self._subjects.later_stream, subject, mark.source)
-        await self._purge(self._subjects.stream, self._mark, mark.sequence)
-
-    async def _purge(self, stream: str, subject: str, before: int) -> int:
-        with translated(f"stream {stream}"):
-            ask = {"filter": subject, "seq": before}
-            answer = await self._api.call(f"STREAM.PURGE.{stream}", ask, timeout=30.0)
-        return number(answer.get("purged"))
 
 
 def state_of(info: Table) -> DurableState:
@@ -305,7 +227,3 @@ def _fill(info: Table, limit: int | None = None) -> Fill:
         last=number(state.get("last_seq")),
         oldest=parse_time(text(state.get("first_ts"))) if messages else None,
     )
-
-
-def _first(info: Table) -> int:
-    return number(table(info.get("state")).get("first_seq"))

@@ -86,7 +86,7 @@ class Server:
 class _Client(Client):
     """nats-py's client, with two ways closed for a message to end its read loop (T11)."""
 
-    async def flush(self, timeout: int = FLUSH_PATIENCE) -> None:
+    async def flush(self, timeout: int = FLUSH_PATIENCE) -> None:  # noqa: ASYNC109 - nats-py's
         # Twice: the ping of the first overtakes what was written in the same turn of the loop.
         await super().flush(timeout)
         await super().flush(timeout)

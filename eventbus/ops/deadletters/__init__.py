@@ -6,7 +6,13 @@ it goes with `purge` and with nothing else.
 
 from eventbus.drivers.jetstream.letterbox import Place, Redrive
 from eventbus.ops.deadletters.letters import Letter, Where, failed_again, find, show
-from eventbus.ops.deadletters.redriving import Redriven, Result, edited, redrive
+from eventbus.ops.deadletters.redriving import (
+    Redriven,
+    Result,
+    edited,
+    per_second,
+    redrive,
+)
 from eventbus.ops.deadletters.removal import purge
 from eventbus.ops.deadletters.summary import Count, Group, Stats, groups, stats
 
@@ -24,6 +30,7 @@ __all__ = (
     "failed_again",
     "find",
     "groups",
+    "per_second",
     "purge",
     "redrive",
     "show",

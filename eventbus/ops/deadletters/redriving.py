@@ -42,7 +42,9 @@ __all__ = ("Redriven", "Result", "edited", "per_second", "redrive")
 Letters: TypeAlias = AsyncIterable[Letter] | Iterable[Letter]
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/(s|m|h|d))?")
-_LEFT_BEHIND = tuple(name.lower() for name in (h.DEAD, h.ATTEMPT, h.BEGAN, h.REDRIVE, h.EXPIRES))
+_LEFT_BEHIND = tuple(
+    name.lower() for name in (h.DEAD, h.ATTEMPT, h.BEGAN, h.REDRIVE, h.UNPARK, h.EXPIRES)
+)
 
 
 class Result(StrEnum):

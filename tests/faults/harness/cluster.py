@@ -13,6 +13,9 @@ from tests.faults.harness.ground import ApiRefusedError, Ground, eventually
 __all__ = ("Cluster",)
 
 NAMES = ("n1", "n2", "n3")
+STREAMS = ("EVENTS", "EVENTS_LATER")
+
+Table = dict[str, list[dict[str, object]]]
 
 
 class Cluster:
@@ -65,6 +68,19 @@ class Cluster:
     async def restart(self, name: str) -> None:
         """Start a node again, after stopping it if it runs."""
         await asyncio.to_thread(self.nodes[name].restart, 20)
+
+    async def whole(self) -> None:
+        """Wait until every node is up to date with every other one."""
+
+        async def is_whole() -> bool:
+            try:
+                clusters = [(await self.ground.info(one))["cluster"] for one in STREAMS]
+            except (ApiRefusedError, TimeoutError, OSError):
+                return False
+            replicas = [one for cluster in clusters for one in cast("Table", cluster)["replicas"]]
+            return all(one.get("current") and not one.get("offline") for one in replicas)
+
+        assert await eventually(is_whole, 20), "the nodes don't agree again"
 
     async def _works(self) -> bool:
         """Tell whether JetStream answers with all nodes there."""

@@ -1,7 +1,8 @@
 """`Stage`: a server, the services of a case, their history, and the check at the end."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import cast
 
@@ -9,9 +10,9 @@ from eventbus import Event, EventService, Retry
 from eventbus.settings import Settings
 from tests.faults.harness.checker import Evidence, Measure, violations
 from tests.faults.harness.ground import ApiRefusedError, Ground, eventually
-from tests.faults.harness.history import History, What
+from tests.faults.harness.history import Entry, History, What
 from tests.faults.harness.load import Load
-from tests.faults.harness.profile import bus
+from tests.faults.harness.profile import bus, schedule
 from tests.faults.harness.step import StepTaken
 from tests.faults.harness.witness import Witness
 from tests.faults.harness.worker import Worker, Work
@@ -79,6 +80,14 @@ class Stage:
             for step in steps:
                 group.create_task(self.witness.emit(events, step))
 
+    async def schedule(self, events: EventService, due: Mapping[StepTaken, datetime]) -> None:
+        """Have steps emitted at their times, not before."""
+        for step in due:
+            self.history.write(Entry(What.INVOKED, step.mark))
+        await schedule(events, due)
+        for step in due:
+            self.history.write(Entry(What.STORED, step.mark))
+
     async def handled(self, *marks: str, listener: str = "send", seconds: float = 15) -> None:
         """Wait until a listener has handled events."""
         await self.history.until(
@@ -116,6 +125,7 @@ class Stage:
         if not await eventually(self._is_drained, seconds):
             left = await self._backlog()
             raise AssertionError(f"I1: after {seconds:g} s there still is a backlog: {left}")
+        self.history.refresh()
 
     async def check(
         self,

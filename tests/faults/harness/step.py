@@ -79,5 +79,5 @@ _DEEDS: Mapping[str, Callable[[], object]] = {
     "abort": _abort,
     "leave": _leave,
     "exit": lambda: os._exit(9),
-    "block": lambda: time.sleep(3),
+    "block": lambda: time.sleep(2),
 }

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -176,6 +177,7 @@ UNKNOWN = EmitUnknown(name="user.created", id="id-1", after=15.0, tries=8)
     ("happened", "level", "event", "field"),
     [
         (EMITTED, "debug", "event.emitted", ("size", 31)),
+        (replace(EMITTED, trace=TRACEPARENT), "debug", "event.emitted", ("trace_id", TRACE)),
         (
             EmitFailed("user.created", "id-1", "jetstream", "c-1", 15.0, UNKNOWN),
             "warning",

@@ -1,6 +1,7 @@
 """Metrics are read as Prometheus reads them: from the exposition."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import Connected, ConsumerRecovered, Disconnected
+from eventbus.drivers.room import DurableState
 from eventbus.errors import EmitUnknown, NoStreamError, SettleError
+from eventbus.middleware.breaker import BreakerState
+from eventbus.telemetry.conditions import BreakerChanged, DurableMeasured
 from eventbus.telemetry.metrics import NAMES, OPENMETRICS, Metrics
 from eventbus.telemetry.signals import EmitFailed, Emitted, Received, Returned, Settled, Stuck
 
@@ -243,6 +247,12 @@ def test_histograms_lead_to_a_trace_that_was_recorded(metrics):
     }
 
 
+def test_the_time_of_an_emit_leads_to_its_trace(metrics):
+    metrics(replace(emitted(), trace=f"00-{TRACE}-00f067aa0ba902b7-01"))
+
+    assert exemplars(metrics) == {"eventbus_emit_duration_seconds_bucket": {"trace_id": TRACE}}
+
+
 @pytest.mark.parametrize(
     "traceparent",
     ["", "garbage", "00-short-00f067aa0ba902b7-01", f"00-{TRACE}-00f067aa0ba902b7-00"],
@@ -268,7 +278,9 @@ def test_the_table_names_what_is_exposed_and_nothing_else():
     metrics(settled(Outcome.OK))
     metrics(emitted())
     metrics(ConsumerRecovered("notification__send_welcome", "no heartbeat"))
-    metrics.set_consumer("send_welcome", pending=0, ack_pending=0, redelivered=0)
+    metrics(BreakerChanged("notification", "send_welcome", BreakerState.CLOSED))
+    state = DurableState("notification__send_welcome", (), 0, 0, 0, 0)
+    metrics(DurableMeasured("notification", "send_welcome", state, None))
 
     text = metrics.exposition()[0].decode()
     exposed = {

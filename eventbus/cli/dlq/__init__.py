@@ -1,0 +1,1 @@
+"""``eventbus dlq``: work the dead letters; one file for each command."""

@@ -1,0 +1,254 @@
+"""`PinnedConsumer`: one process at a time works the durable, and takes over without a gap in order.
+
+The server pins the durable to the client that it gives the first message to (a priority group;
+nats-py knows none), until that client hasn't pulled for a while. The events that the one before
+had in hand come back only when their lease runs out, and newer ones come before them. So whoever
+is pinned begins halted, and goes on once everything unsettled on the server is in its own hands.
+"""
+
+import asyncio
+from contextlib import suppress
+
+from typing_extensions import override
+
+from eventbus.attempts import AttemptLog, Attempts
+from eventbus.drivers.base import ConsumerSpec, InOrder
+from eventbus.drivers.jetstream.api import ApiError, Table, number, rows, table, text
+from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
+from eventbus.drivers.jetstream.durables import GROUP, pin_timeout
+from eventbus.drivers.jetstream.message import JetStreamDelivery
+from eventbus.drivers.jetstream.wire import Raw
+from eventbus.errors import DriverError, NotAuthorizedError, NotConnectedError
+
+__all__ = ("PinnedConsumer",)
+
+PIN = "Nats-Pin-Id"
+LOOK_EVERY = 0.2
+LOOK_UP = 2.0
+UNPIN_PATIENCE = 0.5
+KEEP = "keep"
+"""What stands instead of a number in the reply subject of a request that only keeps the pin."""
+
+
+class PinnedConsumer(PullConsumer):
+    """One contender for an ordered durable.
+
+    All that is unsettled at the server is in the hands of the pinned process while its taker goes
+    on. That is looked at whenever it may have ended: the pin changed, a lease ran out, or nobody
+    knows whether a settlement arrived.
+    """
+
+    def __init__(
+        self, spec: ConsumerSpec, taker: InOrder, outside: Outside, log: AttemptLog
+    ) -> None:
+        super().__init__(spec, taker.take, outside)
+        self._taker = taker
+        self._attempts = Attempts(log, spec.durable, "")
+        self._name = f"{outside.stream}.{spec.durable}"
+        self._keep_every = pin_timeout(spec) / 4
+        self._most = spec.slots
+        self._pin = ""
+        self._pinned_at = 0.0
+        self._pulled_at = 0.0
+        self._is_open = False
+        self._era = 0
+        self._lost: set[JetStreamDelivery] = set()
+        self._cleared: set[tuple[int, int]] = set()
+        self._obstacle = ""
+        self._closed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @override
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Begin, in tasks of ``group``."""
+        super().start(group)
+        self._tasks = [group.create_task(one) for one in (self._keep_pin(), self._keep_order())]
+
+    @override
+    async def stop(self) -> None:
+        """Ask for no more, and let another process have its turn at once.
+
+        What still arrives is taken: its taker hands it back as it does the rest.
+        """
+        if self._stopping:
+            return
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await super().stop()
+        if self._pin:
+            with suppress(ApiError, DriverError, TimeoutError):
+                verb = f"CONSUMER.UNPIN.{self._name}"
+                await self._outside.api.call(verb, {"group": GROUP}, timeout=UNPIN_PATIENCE)
+
+    @property
+    @override
+    def problem(self) -> str | None:
+        """What keeps it from pulling, or from keeping order; safe to ask from any thread."""
+        if self._obstacle and not self._stopping:
+            return f"consumer {self._spec.durable}: {self._obstacle}"
+        return super().problem
+
+    # Pulling -----------------------------------------------------------------------------------
+
+    @override
+    def _asked(self, count: int) -> bytes:
+        return super()._asked(count)[:-1] + self._membership()
+
+    def _membership(self) -> bytes:
+        """Return the end of a request's body: for which group it is, and under which pin."""
+        if not self._pin:
+            return b',"group":"%b"}' % GROUP.encode()
+        self._pulled_at = self._loop.time()
+        return b',"group":"%b","id":"%b"}' % (GROUP.encode(), self._pin.encode())
+
+    @override
+    def _free(self) -> int:
+        # Not by what is taken: of an event that came again, the older delivery isn't settled.
+        return self._most - len(self._held) - self._requested if self._slots else 0
+
+    @override
+    def _has_room(self) -> bool:
+        # Given back, it would come behind a later one of its key. The server's limit of what is
+        # unsettled bounds it.
+        return True
+
+    async def _keep_pin(self) -> None:
+        """Pull in time to stay pinned, also where there is no slot for another event.
+
+        A request for one byte at most is never given an event.
+        """
+        while True:
+            link = self._outside.connection.link
+            is_due = self._loop.time() - self._pulled_at >= self._keep_every
+            if self._pin and is_due and link is not None:
+                body = b'{"batch":1,"max_bytes":1,"expires":%d' % int(self._keep_every * 1e9)
+                reply = f"{self._inbox}.{self._epoch}.{KEEP}"
+                with suppress(NotConnectedError):
+                    await link.send(self._pull, body + self._membership(), reply)
+            await asyncio.sleep(self._keep_every / 2)
+
+    @override
+    def _take_message(self, raw: Raw) -> None:
+        pin = raw.headers.get(PIN, "") if raw.headers is not None else ""
+        if not pin:
+            self._obstacle = "its durable has no priority group any more; was it changed by hand?"
+        if pin != self._pin:
+            self._pin = pin
+            self._pinned_at = self._loop.time()
+            self._close()
+        super()._take_message(raw)
+
+    @override
+    def _take_status(self, raw: Raw, code: str) -> None:
+        epoch, _, what = raw.subject.rpartition(".")
+        if code == "423":
+            if epoch.endswith(f".{self._epoch}"):
+                self._lose_pin()
+        elif what != KEEP or code == "503":
+            super()._take_status(raw, code)
+
+    @override
+    def _refused(self, code: str, description: str) -> None:
+        super()._refused(code, description)
+        if self._absent:
+            self._lose_pin()
+
+    def _lose_pin(self) -> None:
+        """Another process has it, or nobody: ask again like all the others."""
+        self._pin = ""
+        self._forget_requests()
+        self._close()
+        self._wake.set()
+
+    # Keeping order -----------------------------------------------------------------------------
+
+    async def _keep_order(self) -> None:
+        while True:
+            self._notice_lost()
+            if not self._is_open:
+                era = self._era
+                await self._taker.hand_back()
+                if self._pin and await self._is_all_here() and era == self._era:
+                    self._is_open = True
+                    self._taker.resume()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._closed.wait()
+            self._closed.clear()
+
+    def _close(self) -> None:
+        self._era += 1
+        self._is_open = False
+        self._closed.set()
+        self._cleared.clear()
+        self._taker.halt()
+
+    def _notice_lost(self) -> None:
+        """Look anew once a lease has run out: that event comes back, perhaps to somebody else."""
+        lost = {one for one in self._held.values() if one.lost}
+        if not lost <= self._lost:
+            self._close()
+        self._lost = lost
+
+    @override
+    def _release(self, delivery: JetStreamDelivery, known: bool) -> None:
+        is_newest = self._held.get(delivery.sequence) is delivery
+        super()._release(delivery, known)
+        if self._is_open and is_newest and not known and not self._stopping:
+            # Nobody knows whether it is settled; if not, it comes back, and before later ones.
+            self._close()
+
+    async def _is_all_here(self) -> bool:
+        """Tell whether everything unsettled at the server is in our hands.
+
+        What we hold and haven't begun to settle is a part of what the server counts, so equal
+        numbers mean that it is the whole.
+        """
+        try:
+            info = await self._outside.api.call(f"CONSUMER.INFO.{self._name}", timeout=LOOK_UP)
+        except NotAuthorizedError as exc:
+            self._obstacle = f"can't know whether it is its turn: {exc}"
+            return False
+        except (ApiError, DriverError, TimeoutError):
+            return False
+        self._obstacle = ""
+        config = table(info.get("config"))
+        self._most = max(self._spec.slots, number(config.get("max_ack_pending")))
+        mine = self._certainly_unsettled(number(table(info.get("delivered")).get("stream_seq")))
+        if self._pin not in _pins(info) or number(info.get("num_ack_pending")) > len(mine):
+            return False
+        lease = max(self._spec.ack_wait, number(config.get("ack_wait")) / 1e9)
+        return self._loop.time() - self._pinned_at >= lease or await self._are_certain(mine)
+
+    def _certainly_unsettled(self, delivered: int) -> list[JetStreamDelivery]:
+        """Return what the server certainly counted as unsettled when it had delivered so far."""
+        return [
+            one
+            for one in self._held.values()
+            if one.sequence <= delivered and not one.is_settling and not one.lost
+        ]
+
+    async def _are_certain(self, mine: list[JetStreamDelivery]) -> bool:
+        """Tell whether nobody else can still settle one of these.
+
+        A process that was frozen or cut off may have a settlement under way; then ours counts for
+        one that is still out. Where it left word that it was done with an event, it hasn't. And a
+        lease after it was last heard of, all that it had has come back.
+        """
+        for one in mine:
+            place = (one.sequence, one.deliveries)
+            if one.deliveries > 1 and place not in self._cleared:
+                try:
+                    verdict = await self._attempts.judge(one)
+                except DriverError:
+                    return False
+                if verdict.suspect:
+                    return False
+                self._cleared.add(place)
+        return True
+
+
+def _pins(info: Table) -> tuple[str, ...]:
+    return tuple(text(one.get("pinned_client_id")) for one in rows(info.get("priority_groups")))

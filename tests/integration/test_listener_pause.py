@@ -1,0 +1,119 @@
+"""Pausing a listener on the server: for every process of its service, and as no fault of theirs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from eventbus import Event, EventService
+from eventbus.embedded import NatsServer
+from eventbus.errors import TopologyError
+from eventbus.ops import listeners
+from eventbus.settings import Settings
+from eventbus.telemetry.conditions import DurableMeasured
+from eventbus.telemetry.signals import Happened
+from eventbus.worker import gauges
+from tests.integration.desk import eventually
+
+pytestmark = [pytest.mark.nats]
+
+
+class MailDue(Event, name="mail.due"):
+    number: int
+
+
+class Replica:
+    """One process's service, and what its listener saw."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.seen: list[int] = []
+        self.told: list[Happened] = []
+        self.events = EventService("mail", settings=settings)
+        self.events.subscribe(MailDue, self.send)
+        self.events.observe(self.told.append)
+
+    async def send(self, event: MailDue) -> None:
+        self.seen.append(event.number)
+
+
+@pytest.fixture
+def settings(nats_server: NatsServer) -> Settings:
+    return Settings(nats_url=nats_server.url, grace=2)
+
+
+@asynccontextmanager
+async def running(*replicas: Replica) -> AsyncIterator[None]:
+    for one in replicas:
+        await one.events.start()
+    try:
+        yield
+    finally:
+        for one in replicas:
+            await one.events.stop()
+
+
+async def test_a_paused_listener_gets_nothing_in_any_process_until_it_goes_on(
+    settings: Settings,
+) -> None:
+    one, other = Replica(settings), Replica(settings)
+
+    async def all_seen() -> bool:
+        return sorted([*one.seen, *other.seen]) == list(range(20))
+
+    async with running(one, other):
+        paused = await listeners.pause(settings, "mail", "send", seconds=600)
+        for number in range(20):
+            await one.events.emit(MailDue(number=number))
+        listed = await listeners.listed(settings)
+        waiting = [*one.seen, *other.seen]
+        await listeners.resume(settings, "mail", "send")
+
+        assert paused.durable == "mail__send"
+        assert [(view.listener, view.pending, view.paused) for view in listed] == [
+            ("send", 20, True)
+        ]
+        assert waiting == []
+        assert await eventually(all_seen, 5)
+
+
+async def test_a_pause_ends_by_itself(settings: Settings) -> None:
+    one = Replica(settings)
+
+    async def seen() -> bool:
+        return one.seen == [1]
+
+    async with running(one):
+        await listeners.pause(settings, "mail", "send", seconds=1)
+        await one.events.emit(MailDue(number=1))
+
+        assert one.seen == []
+        assert await eventually(seen, 5)
+
+
+async def test_it_is_ready_while_it_is_paused_and_tells_that_it_is(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauges, "EVERY", 0.1)
+    one = Replica(settings)
+
+    async def told() -> bool:
+        measured = [each for each in one.told if isinstance(each, DurableMeasured)]
+        return bool(measured) and measured[-1].durable.paused
+
+    async with running(one):
+        await listeners.pause(settings, "mail", "send")
+        await one.events.emit(MailDue(number=1))
+
+        assert await eventually(told, 5)
+        await asyncio.sleep(6)  # noqa: ASYNC251 - longer than a silent pull request may be
+        assert one.events.status().ready
+        [measured] = [each for each in one.told if isinstance(each, DurableMeasured)][-1:]
+        assert measured.durable.pending == 1
+        assert measured.oldest_unread == pytest.approx(6, abs=3)
+
+
+async def test_a_listener_that_is_not_there_is_named(settings: Settings) -> None:
+    async with running(Replica(settings)):
+        with pytest.raises(TopologyError, match="mail__sned.*listener 'mail send'"):
+            await listeners.pause(settings, "mail", "sned")
