@@ -4,6 +4,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 WORKERS ?= 2
+N ?= 1
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -44,7 +45,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
 	$(call install,dev)
 
 .PHONY: help setup demo test check fmt fmt-check lint types layers coverage bench bench-steady \
-	constraints clean
+	faults faults-naive soak constraints clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -72,6 +73,20 @@ bench: $(VENV)/.dev ## compare with other event buses
 
 bench-steady: $(VENV)/.dev ## 500 events/s for 60 s through two processes: losses, latency, memory
 	@$(BIN)/python -m bench.steady $(ARGS)
+
+# --- breaking -----------------------------------------------------------------------------------
+
+faults: $(VENV)/.dev ## break things for real and check the promises; N=3 for three rounds
+	@for round in $$(seq $(N)); do \
+		echo "==> faults, round $$round of $(N)"; \
+		$(BIN)/python -m pytest -n $(WORKERS) -m faults tests/faults $(ARGS) || exit 1; \
+	done
+
+faults-naive: $(VENV)/.dev ## the same on a naive bus, where each case has to fail
+	@EVENTBUS_TEST_PROFILE=naive $(BIN)/python -m pytest -n $(WORKERS) -W ignore -m faults tests/faults $(ARGS)
+
+soak: $(VENV)/.dev ## ten minutes of load with a random fault every ten seconds
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 # --- checking -----------------------------------------------------------------------------------
 

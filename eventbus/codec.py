@@ -84,7 +84,7 @@ def decode(
     headers = h.lowered(message.headers)
     id = _required(message, headers, h.ID)
     if not is_id(id):
-        raise _not(message, f"{h.ID} must be 1 to 128 printable characters")
+        raise _not(message, f"{h.ID} must be 1 to 128 printable ASCII characters without spaces")
     if _required(message, headers, h.TYPE) != name:
         raise _not(message, f"{h.TYPE} is {headers[h.TYPE][:64]!r}, the subject says '{name}'")
     media_type = headers.get(h.CONTENT_TYPE, h.JSON).split(";")[0].strip().lower()

@@ -109,7 +109,7 @@ class Envelope:
 
 def _check_id(name: str, field: str, value: str) -> None:
     if not (_is_str(value) and is_id(value)):
-        problem = "must be a string of 1 to 128 printable characters"
+        problem = "must be a string of 1 to 128 printable ASCII characters without spaces"
         raise InvalidEventError(name=name, problems=[(field, problem)])
 
 

@@ -51,5 +51,7 @@ def derived_id(*parts: str | int | bytes) -> str:
 
 
 def is_id(value: str) -> bool:
-    """Tell whether a string may be an id: 1 to 128 printable characters."""
-    return 0 < len(value) <= MAX_ID and value.isprintable()
+    """Tell whether a string may be an id: 1 to 128 printable ASCII characters, no space."""
+    return (
+        0 < len(value) <= MAX_ID and value.isascii() and value.isprintable() and " " not in value
+    )

@@ -57,7 +57,7 @@ class CorrelationMiddleware:
             return
         found = _joined(_headers(scope))
         given = found.get(_NAME, "")
-        correlation_id = given if given.isascii() and is_id(given) else uuid7()
+        correlation_id = given if is_id(given) else uuid7()
 
         async def answer(message: ASGIMessage) -> None:
             if message["type"] in ("http.response.start", "websocket.accept"):

@@ -10,6 +10,7 @@ from eventbus.cli.dev import dev
 from eventbus.cli.dlq.command import dlq
 from eventbus.cli.emit import emit
 from eventbus.cli.events import events
+from eventbus.cli.listener import listener
 from eventbus.cli.run import run as run_services
 from eventbus.errors import EventBusError
 
@@ -48,6 +49,7 @@ app.command("demo")(demo)
 app.command("emit")(emit)
 app.command("events")(events)
 app.add_typer(dlq, name="dlq")
+app.add_typer(listener, name="listener")
 
 
 def run() -> int:

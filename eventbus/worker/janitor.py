@@ -120,7 +120,7 @@ class Janitor:
             return LOOK_SOON if fill.share >= NEAR else LOOK_EVERY
         if not await self._room.take_turn():
             return LOOK_EVERY
-        return LOOK_SOON if await self._make_room() else LOOK_EVERY
+        return LOOK_SOON if await self._make_room(pressed=pressed) else LOOK_EVERY
 
     async def _look_at_later(self, *, near: bool) -> None:
         later = await self._room.later()
@@ -136,7 +136,7 @@ class Janitor:
         if later.share >= FULL and self._is_news("later"):
             self._observe(LaterFilling(later.stream, later.bytes, later.limit or 0))
 
-    async def _make_room(self) -> bool:
+    async def _make_room(self, *, pressed: bool) -> bool:
         """Purge what all have handled; return whether there was anything."""
         room = self._room
         last = await room.settle_position()
@@ -147,10 +147,11 @@ class Janitor:
         for thorough in (False, True):
             freed += await self._purge(durables, last, recent=recent, thorough=thorough)
             fill = await room.events()
-            if fill.share < FULL:
+            if fill.share < FULL and (freed or not pressed):
                 break
         self._observe(StreamMeasured(fill))
         if freed:
+            self._purged.clear()  # until nothing more comes of it
             self._observe(RoomMade(fill.stream, freed))
         held_by = holders(durables)
         if fill.share >= FULL and self._is_news(("short", held_by)):
@@ -199,7 +200,10 @@ class Janitor:
         """Tell whether an alarm wasn't told in the last minutes."""
         now = self._clock.monotonic()
         self._told = {one: at for one, at in self._told.items() if now - at < REPEAT}
-        return self._told.setdefault(what, now) == now
+        if what in self._told:
+            return False
+        self._told[what] = now
+        return True
 
 
 def _is_unattended(one: DurableState, now: datetime) -> bool:

@@ -162,7 +162,7 @@ class NaiveService:
             event = kind.model_validate(record) if not isinstance(kind, str) else record
             attempt = message.metadata.num_delivered
             await listener.run(event, SimpleNamespace(attempt=attempt, id=""))
-        except Exception:
+        except Exception:  # noqa: BLE001 - as most do
             _log.exception("an event failed")
 
     def _spawn(self, work: Awaitable[None]) -> None:

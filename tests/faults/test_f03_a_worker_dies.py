@@ -51,4 +51,3 @@ async def works(stage: Stage, worker: Worker) -> None:
     await stage.history.until(
         lambda: len(stage.history.of(What.BEGUN)) > runs, "a worker that begins to work", 8
     )
-

@@ -73,4 +73,3 @@ def runs(stage: Stage) -> list[Entry]:
 
 def ended(stage: Stage) -> list[Entry]:
     return stage.history.of(What.EFFECT, What.BROKEN)
-

@@ -69,9 +69,7 @@ async def test_f08_a_leader_that_is_killed_is_replaced_and_nothing_is_lost(
     assert nodes.history.of(What.REFUSED) == []
 
 
-async def test_f08_leaders_that_step_down_are_hardly_felt(
-    nodes: Stage, cluster: Cluster
-) -> None:
+async def test_f08_leaders_that_step_down_are_hardly_felt(nodes: Stage, cluster: Cluster) -> None:
     mailer = replicated(nodes)
     async with mailer:
         async with nodes.load(mailer) as load:

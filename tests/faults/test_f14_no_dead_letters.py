@@ -56,5 +56,3 @@ async def test_f14_the_original_stays_until_its_dead_letter_is_stored(
     (letter,) = await stage.ground.letters()
     assert (letter.mark, letter.reason) == ("dead:1", "exception")
     assert "ValueError" in letter.error
-
-

@@ -88,4 +88,3 @@ async def test_f17_a_subject_that_isnt_text_stops_nobody(stage: Stage) -> None:
 
 async def are_buried(stage: Stage, count: int) -> bool:
     return len(await stage.ground.letters()) == count
-

@@ -101,4 +101,3 @@ async def test_f25_a_second_sigterm_ends_at_once_and_loses_nothing(stage: Stage)
 
 def brief(thread: str, number: int) -> StepTaken:
     return StepTaken(thread=thread, number=number, seconds=0.05)
-

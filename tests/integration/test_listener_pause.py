@@ -10,6 +10,7 @@ from eventbus import Event, EventService
 from eventbus.embedded import NatsServer
 from eventbus.errors import TopologyError
 from eventbus.ops import listeners
+from eventbus.ops.connect import connected
 from eventbus.settings import Settings
 from eventbus.telemetry.conditions import DurableMeasured
 from eventbus.telemetry.signals import Happened
@@ -62,14 +63,17 @@ async def test_a_paused_listener_gets_nothing_in_any_process_until_it_goes_on(
         return sorted([*one.seen, *other.seen]) == list(range(20))
 
     async with running(one, other):
-        paused = await listeners.pause(settings, "mail", "send", seconds=600)
+        async with connected(settings) as operator:
+            until = await listeners.pause(operator, "mail", "send", seconds=600)
         for number in range(20):
             await one.events.emit(MailDue(number=number))
-        listed = await listeners.listed(settings)
-        waiting = [*one.seen, *other.seen]
-        await listeners.resume(settings, "mail", "send")
+        async with connected(settings) as operator:
+            listed = await listeners.listed(operator)
+            waiting = [*one.seen, *other.seen]
+            was_paused = [await listeners.resume(operator, "mail", "send") for _ in range(2)]
 
-        assert paused.durable == "mail__send"
+        assert until is not None
+        assert was_paused == [True, False]
         assert [(view.listener, view.pending, view.paused) for view in listed] == [
             ("send", 20, True)
         ]
@@ -84,7 +88,8 @@ async def test_a_pause_ends_by_itself(settings: Settings) -> None:
         return one.seen == [1]
 
     async with running(one):
-        await listeners.pause(settings, "mail", "send", seconds=1)
+        async with connected(settings) as operator:
+            await listeners.pause(operator, "mail", "send", seconds=1)
         await one.events.emit(MailDue(number=1))
 
         assert one.seen == []
@@ -102,9 +107,11 @@ async def test_it_is_ready_while_it_is_paused_and_tells_that_it_is(
         return bool(measured) and measured[-1].durable.paused
 
     async with running(one):
-        await listeners.pause(settings, "mail", "send")
+        async with connected(settings) as operator:
+            until = await listeners.pause(operator, "mail", "send")
         await one.events.emit(MailDue(number=1))
 
+        assert until is None
         assert await eventually(told, 5)
         await asyncio.sleep(6)  # noqa: ASYNC251 - longer than a silent pull request may be
         assert one.events.status().ready
@@ -114,6 +121,6 @@ async def test_it_is_ready_while_it_is_paused_and_tells_that_it_is(
 
 
 async def test_a_listener_that_is_not_there_is_named(settings: Settings) -> None:
-    async with running(Replica(settings)):
-        with pytest.raises(TopologyError, match="mail__sned.*listener 'mail send'"):
-            await listeners.pause(settings, "mail", "sned")
+    async with running(Replica(settings)), connected(settings) as operator:
+        with pytest.raises(TopologyError, match="'mail sned': .*did you mean 'mail send'"):
+            await listeners.pause(operator, "mail", "sned")

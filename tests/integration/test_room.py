@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from eventbus import BackpressureError, Event, EventService
+from eventbus import BackpressureError, Event, EventService, Receipt
 from eventbus.embedded import NatsServer
 from eventbus.settings import Settings
-from eventbus.telemetry.conditions import RoomMade, RoomShort
+from eventbus.telemetry.conditions import RoomMade
 from eventbus.telemetry.signals import Happened
 
 pytestmark = [pytest.mark.nats]
@@ -152,6 +152,35 @@ async def test_ten_times_its_size_flows_through_a_stream_and_nothing_unread_is_g
             await stopped.until(2 * shipped)
         assert set(stopped.numbers) == set(range(2 * shipped))
         assert idle.numbers == [1]
+
+
+async def test_a_chain_of_events_goes_on_through_a_full_stream(nats_server: NatsServer) -> None:
+    shipped = Seen()
+    receipts: list[Receipt] = []
+    total = MEGABYTE // len(BOX) - 10
+    small = settings(nats_server, max_bytes=MEGABYTE)
+    shop, mill = EventService("shop", settings=small), EventService("mill", settings=small)
+
+    async def ship(event: BoxPacked) -> None:
+        receipts.append(await mill.emit(BoxShipped(number=event.number)))
+
+    mill.subscribe(BoxPacked, ship)
+    mill.subscribe(BoxShipped, shipped, name="take")
+    async with running(mill):
+        pass
+    async with running(shop):
+        await Flow(shop).emit(*(BoxPacked(number=number) for number in range(total)))
+        with pytest.raises(BackpressureError):
+            for number in range(total, total + 20):
+                await shop.emit(BoxPacked(number=number))
+                total += 1
+
+        async with running(mill):
+            await shipped.until(total)
+
+    # Each once: what waited is known by its id where it arrives.
+    assert sorted(shipped.numbers) == list(range(total))
+    assert "EVENTS_LATER" in {one.stream for one in receipts}
 
 
 async def until_held(events: EventService, durable: str, *, begin: int) -> int:

@@ -200,9 +200,9 @@ def test_a_key_of_the_body_can_not_blow_up_the_error() -> None:
     [
         ({"ce_id": None}, "ce-id is missing"),
         ({"ce_id": ""}, "ce-id is missing"),
-        ({"ce_id": "a%0Ab"}, "ce-id must be"),
+        ({"ce_id": "a%20b"}, "ce-id must be"),
         ({"ce_id": "x" * 129}, "ce-id must be"),
-        ({"ce_id": "%E2%80%A8"}, "ce-id must be"),
+        ({"ce_id": "%FF"}, "ce-id must be"),
         ({"ce_type": None}, "ce-type is missing"),
         ({"ce_type": "order.paid"}, "the subject says 'order.placed'"),
         ({"content_type": "text/plain"}, "content-type is 'text/plain'"),

@@ -93,12 +93,12 @@ def test_another_part_derives_another_id(others: tuple[str | int | bytes, ...]) 
 
 @pytest.mark.parametrize(
     "value",
-    ["1", "x" * MAX_ID, "a/b:c=d", "~!", "a b", "ü", "01a1fc5f-2047-7116-9c9f-9fadd4853845", derived_id()],
+    ["1", "x" * MAX_ID, "a/b:c=d", "~!", "01a1fc5f-2047-7116-9c9f-9fadd4853845", derived_id()],
 )
-def test_a_printable_string_is_an_id(value: str) -> None:
+def test_printable_ascii_is_an_id(value: str) -> None:
     assert is_id(value)
 
 
-@pytest.mark.parametrize("value", ["", "x" * (MAX_ID + 1), "a\n", "\x7f", "\u2028", "\ud800"])
+@pytest.mark.parametrize("value", ["", "x" * (MAX_ID + 1), "a b", "a\n", "\x7f", "ü", "\ud800"])
 def test_what_could_not_be_told_apart_in_a_header_or_log_is_no_id(value: str) -> None:
     assert not is_id(value)

@@ -172,7 +172,8 @@ def _name_of(message: Message) -> str:
 
 
 def _id_of(message: Message) -> str:
-    return message.id or message.headers.get(h.ID, "")
+    """Return the event's id as it was given; on the wire it is percent-encoded."""
+    return h.unquoted(message.id or message.headers.get(h.ID, ""))
 
 
 def _considered(emit: _Emit, raw: Raw) -> Receipt | None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -130,7 +131,7 @@ class History:
         try:
             async with asyncio.timeout(seconds):
                 self.refresh()
-                while not condition():  # noqa: ASYNC110 - partly another process's doing
+                while not condition():
                     await asyncio.sleep(LOOK_EVERY)
                     self.refresh()
         except TimeoutError:
@@ -171,4 +172,4 @@ class History:
 def longest_gap(times: Iterable[float]) -> float:
     """Return the longest time between two neighbours, 0 for fewer than two."""
     ordered = sorted(times)
-    return max((b - a for a, b in zip(ordered, ordered[1:], strict=False)), default=0.0)
+    return max((b - a for a, b in pairwise(ordered)), default=0.0)

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -141,12 +140,12 @@ class Proxy:
     async def _arrive(
         self, line: "asyncio.Queue[tuple[float, bytes]]", target: asyncio.StreamWriter, way: Way
     ) -> None:
-        now: Callable[[], float] = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
         while True:
             due, data = await line.get()
             if not data:
                 return
-            await asyncio.sleep(max(0.0, due - now()))
+            await asyncio.sleep(max(0.0, due - loop.time()))
             while way.flow is Flow.HOLD:
                 await self._changed.wait()
             if way.flow is Flow.DROP:

@@ -15,7 +15,7 @@ from tests.faults.harness.load import Load
 from tests.faults.harness.profile import bus, schedule
 from tests.faults.harness.step import StepTaken
 from tests.faults.harness.witness import Witness
-from tests.faults.harness.worker import Worker, Work
+from tests.faults.harness.worker import Work, Worker
 
 __all__ = ("Stage",)
 
@@ -64,9 +64,9 @@ class Stage:
         """Return emitters for a service."""
         return Load(events, self.history, **options)  # type: ignore[arg-type]
 
-    def worker(self, name: str = "w", **work: object) -> Worker:
+    def worker(self, name: str = "w", *, url: str = "", **work: object) -> Worker:
         """Return a process with a service and a listener, not started."""
-        given = Work(url=self.url, ledger=str(self.folder / f"{name}.jsonl"), **work)  # type: ignore[arg-type]
+        given = Work(url=url or self.url, ledger=str(self.folder / f"{name}.jsonl"), **work)  # type: ignore[arg-type]
         worker = Worker(given, log=self.folder / f"{name}.log")
         self.history.follow(Path(given.ledger))
         if given.listener:

@@ -84,7 +84,5 @@ class Witness:
             self._ledger.write(Entry(What.REFUSED, step.mark, detail=repr(exc)))
             raise
         detail = "duplicate" if receipt.duplicate else ""
-        self._ledger.write(
-            Entry(What.STORED, step.mark, detail=detail, sequence=receipt.sequence)
-        )
+        self._ledger.write(Entry(What.STORED, step.mark, detail=detail, sequence=receipt.sequence))
         return receipt

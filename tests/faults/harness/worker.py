@@ -6,6 +6,7 @@
 import asyncio
 import json
 import logging
+import math
 import os
 import random
 import signal
@@ -45,6 +46,8 @@ class Work:
     """What its listener does, whatever its events ask for."""
     rate: float = 0.0
     """Steps to emit in a second."""
+    lasts: float = math.inf
+    """Seconds after which it emits no more, and goes on living."""
     seed: str = ""
     """Tells the steps of one emitter from another's."""
     settings: dict[str, object] = field(default_factory=dict)
@@ -188,7 +191,7 @@ async def _emit(events: EventService, work: Work, witness: Witness) -> None:
     begun = time.monotonic()
     number = 0
     async with asyncio.TaskGroup() as group:
-        while True:
+        while time.monotonic() - begun < work.lasts:
             number += 1
             await asyncio.sleep(max(0.0, begun + number / work.rate - time.monotonic()))
             thread = f"{work.seed}-{chance.randrange(100)}"

@@ -1,7 +1,6 @@
 """The state of streams, durables and breakers, as metrics and as log lines."""
 
 import logging
-from collections.abc import Callable
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -39,9 +38,7 @@ def metrics() -> Metrics:
 def values(metrics: Metrics) -> dict[str, float]:
     """Return the value of every series by its name."""
     text = metrics.exposition()[0].decode()
-    return {
-        sample.name: sample.value for family in parse_text(text) for sample in family.samples
-    }
+    return {sample.name: sample.value for family in parse_text(text) for sample in family.samples}
 
 
 def test_a_listeners_durable_is_shown_as_it_was_measured_last(metrics: Metrics) -> None:
@@ -93,9 +90,7 @@ def test_purged_events_are_counted(metrics: Metrics) -> None:
     ("state", "shown"),
     [(BreakerState.CLOSED, 0), (BreakerState.PROBING, 1), (BreakerState.OPEN, 2)],
 )
-def test_a_breaker_is_shown_as_a_number(
-    metrics: Metrics, state: BreakerState, shown: int
-) -> None:
+def test_a_breaker_is_shown_as_a_number(metrics: Metrics, state: BreakerState, shown: int) -> None:
     metrics(BreakerChanged("mail", "send", state))
 
     assert values(metrics)["eventbus_breaker_state"] == shown
@@ -157,7 +152,7 @@ def test_what_somebody_should_know_is_a_line_in_the_log(
 
 def test_measures_are_no_lines_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="eventbus")
-    observe: Callable[[Happened], None] = LogObserver("mail")
+    observe = LogObserver("mail")
 
     observe(DurableMeasured("mail", "send", STATE, 12.5))
     observe(StreamMeasured(Fill("EVENTS", 3, 400, 500, 9)))

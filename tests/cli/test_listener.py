@@ -1,0 +1,96 @@
+"""`eventbus listener`: how far listeners are, and pausing one that runs in another process."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventbus.embedded import NatsServer
+from tests.cli.shell import Running, cli, started, until
+
+pytestmark = [pytest.mark.nats]
+
+
+@pytest.fixture
+def server(nats_server: NatsServer) -> dict[str, str]:
+    return {"EVENTBUS_NATS_URL": nats_server.url}
+
+
+@pytest.fixture
+def running(shop: Path, server: dict[str, str]) -> Iterator[Running]:
+    settings = {**server, "EVENTBUS_GRACE": "4"}
+    with started("run", "services.shop:events", cwd=shop, settings=settings) as process:
+        process.line("service.started")
+        yield process
+
+
+def listed(shop: Path, server: dict[str, str]) -> dict[str, Any]:
+    """Return what the list says of each listener."""
+    done = cli("listener", "list", "--json", cwd=shop, **server)
+    assert done.returncode == 0, done.stderr
+    return {one["listener"]: one for one in json.loads(done.stdout)}
+
+
+def emit(shop: Path, server: dict[str, str], order: str) -> None:
+    payload = json.dumps({"order_id": order})
+    done = cli("emit", "order.placed", payload, cwd=shop, **server)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_running_listener_is_paused_and_goes_on(
+    running: Running, shop: Path, server: dict[str, str]
+) -> None:
+    paused = cli("listener", "pause", "shop", "pack", "--for", "10m", cwd=shop, **server)
+    emit(shop, server, "o-1")
+    until(lambda: listed(shop, server)["pack"]["pending"] == 1, "nothing waits")
+    pack, ship = (listed(shop, server)[name] for name in ("pack", "ship"))
+    seen = running.has("packing o-1")
+    resumed = cli("listener", "resume", "shop", "pack", cwd=shop, **server)
+
+    assert paused.stdout.startswith("shop pack is paused until 20")
+    assert (pack["paused"], ship["paused"]) == (True, False)
+    assert (pack["durable"], pack["ack_pending"], pack["redelivered"]) == ("shop__pack", 0, 0)
+    assert not seen
+    assert resumed.stdout == "shop pack goes on\n"
+    running.line("packing o-1")
+
+
+def test_a_pause_without_an_end_says_so(
+    running: Running, shop: Path, server: dict[str, str]
+) -> None:
+    paused = cli("listener", "pause", "shop", "pack", cwd=shop, **server)
+    table = cli("listener", "list", cwd=shop, **server)
+
+    assert paused.stdout == "shop pack is paused until it is resumed\n"
+    assert [line.split()[:3] for line in table.stdout.splitlines() if "pack" in line] == [
+        ["shop", "pack", "paused"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["pause", "shop", "pak"], "did you mean 'shop pack'?"),
+        (["pause", "shop", "pack", "--for", "soon"], "isn't a duration"),
+        (["pause", "shop", "pack", "--for", "0"], "0 is no pause"),
+        (["resume", "store", "pack"], "listener 'store pack': has no durable"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    running: Running, shop: Path, server: dict[str, str], arguments: list[str], problem: str
+) -> None:
+    done = cli("listener", *arguments, cwd=shop, **server)
+
+    assert done.returncode == 2
+    assert problem in done.stderr
+
+
+def test_where_no_service_has_started_there_is_none(shop: Path, server: dict[str, str]) -> None:
+    done = cli("listener", "list", cwd=shop, **server)
+
+    assert (done.returncode, done.stdout) == (
+        0,
+        "no listener has a durable here; they are made when a service starts\n",
+    )
