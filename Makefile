@@ -45,7 +45,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
 	$(call install,dev)
 
 .PHONY: help setup demo test check fmt fmt-check lint types layers coverage bench bench-steady \
-	faults faults-naive soak constraints clean
+	bench-parking faults faults-naive soak constraints clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -73,6 +73,9 @@ bench: $(VENV)/.dev ## compare with other event buses
 
 bench-steady: $(VENV)/.dev ## 500 events/s for 60 s through two processes: losses, latency, memory
 	@$(BIN)/python -m bench.steady $(ARGS)
+
+bench-parking: $(VENV)/.dev ## 100,000 parked events: do they slow the others, and do all come back?
+	@$(BIN)/python -m bench.parking $(ARGS)
 
 # --- breaking -----------------------------------------------------------------------------------
 

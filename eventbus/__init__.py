@@ -20,6 +20,7 @@ from eventbus.errors import (
 )
 from eventbus.event import Data, Event, UnknownEvent
 from eventbus.middleware.base import Context, EmitMiddleware, Middleware
+from eventbus.middleware.breaker import Breaker
 from eventbus.registry import Registry
 from eventbus.retry import Retry
 from eventbus.service import EventService
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = (
     "BackpressureError",
+    "Breaker",
     "Clock",
     "ConfigurationError",
     "Context",

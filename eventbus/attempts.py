@@ -78,9 +78,7 @@ class Known:
     """It waited behind another one of its key, so no process can have died of it."""
 
 
-def judge(
-    history: History, *, deliveries: int, parked: int = 0, behind: bool = False
-) -> Verdict:
+def judge(history: History, *, deliveries: int, parked: int = 0, behind: bool = False) -> Verdict:
     """Return what a delivery is, by its history.
 
     A run that left no outcome makes the delivery a suspect. A mark without an outcome is a crash
@@ -149,9 +147,7 @@ class Attempts:
         if began and history.began is None:
             history = replace(history, began=h.parse_time(began))
         parked = _count(self._header(delivery, h.ATTEMPT))
-        return judge(
-            history, deliveries=delivery.deliveries, parked=parked, behind=known.behind
-        )
+        return judge(history, deliveries=delivery.deliveries, parked=parked, behind=known.behind)
 
     def redrive(self, delivery: Delivery) -> int:
         """Return how often the event was redriven, 0 where it comes as it was emitted."""

@@ -7,7 +7,7 @@ The body stays byte for byte, the headers stay without those of the server, and
 import hashlib
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 
 from eventbus import headers as h
@@ -15,8 +15,10 @@ from eventbus.delivery import Delivery, Reason
 from eventbus.envelope import Message
 from eventbus.errors import DecodeError, error_type
 
-__all__ = ("Failure", "Origin", "build", "dead_letter_id", "failure_of", "read")
+__all__ = ("Failure", "Origin", "build", "dead_letter_id", "failure_of", "read", "without_body")
 
+BODY_LEFT_OUT = h.DEAD + "Body-Left-Out"
+"""On a letter that couldn't hold the body: how many bytes it had."""
 MAX_STACK = 8192
 """Longest stack kept, in bytes on the wire; the end of it, where the error is."""
 MAX_MESSAGE = 1536
@@ -107,6 +109,16 @@ def build(
         if field.name not in left_out:
             headers[_header(field.name)] = _written(getattr(failure, field.name))
     return Message(subject, headers, message.body, id)
+
+
+def without_body(letter: Message) -> Message:
+    """Return a letter without the body, saying how long that was.
+
+    For messages of others that fill the server's limit: emits leave room for a letter's headers.
+    The body is in the original's stream, as long as that keeps it.
+    """
+    headers = {**letter.headers, BODY_LEFT_OUT: str(len(letter.body))}
+    return replace(letter, headers=headers, body=b"")
 
 
 def read(message: Message) -> Failure:

@@ -254,19 +254,19 @@ class Settler:
         id = deadletter.dead_letter_id(one.durable, delivery)
         letter = deadletter.build(delivery.message, failure, subject=subject, id=id)
         small = deadletter.build(delivery.message, failure, subject=subject, id=id, stack=False)
-        stored = await self._keep(letter, small)
+        stored = await self._keep(letter, small, deadletter.without_body(small))
         if self._parked is not None:
             await self._parked.buried(delivery, decision.reason, stored.sequence)
         await self._gave_up(run, decision)
         await delivery.term(f"dead letter: {decision.reason}")
 
-    async def _keep(self, letter: Message, small: Message) -> Receipt:
-        """Store a dead letter, the small one where it is too large.
+    async def _keep(self, *letters: Message) -> Receipt:
+        """Store the first of the letters that the server takes; each is smaller than the last.
 
         Raises:
-            DriverError: It can't be stored.
+            DriverError: None can be stored.
         """
-        try:
-            return await self._driver.publish(letter, headroom=0)
-        except PayloadTooLargeError:
-            return await self._driver.publish(small, headroom=0)
+        for letter in letters[:-1]:
+            with suppress(PayloadTooLargeError):
+                return await self._driver.publish(letter, headroom=0)
+        return await self._driver.publish(letters[-1], headroom=0)

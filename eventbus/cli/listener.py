@@ -10,7 +10,7 @@ from eventbus.cli.dlq.session import Json, ask
 if TYPE_CHECKING:
     from eventbus.drivers.jetstream.admin import ConsumerView
 
-__all__ = ("listener",)
+__all__ = ("list_listeners", "listener", "pause", "resume")
 
 listener = typer.Typer(
     no_args_is_help=True,

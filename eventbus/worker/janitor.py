@@ -90,7 +90,8 @@ class Janitor:
             except NotConnectedError:
                 pass  # the driver tells of it
             except Exception as exc:  # noqa: BLE001 - whatever it is, the listeners go on
-                self._observe(JanitorFailed(exc))
+                if self._is_news(("failed", str(exc))):
+                    self._observe(JanitorFailed(exc))
             await self._clock.sleep(LEAST)  # however many publishes find no room
             pressed = await self._room.pressed(pause - LEAST)
 

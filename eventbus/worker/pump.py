@@ -51,9 +51,7 @@ class Pump:
         one = self.subscription
         self._consumer = await self._consume(driver)
         if one.breaker is not None and self._dispatcher.circuit is not None:
-            valve = Valve(
-                self._dispatcher.circuit, self._consumer, one.concurrency, self._clock
-            )
+            valve = Valve(self._dispatcher.circuit, self._consumer, one.concurrency, self._clock)
             self._valve = self._group.create_task(valve.run())
 
     async def stop(self) -> None:

@@ -107,7 +107,7 @@ def _event(request: Request, body: JsonValue) -> WebhookReceived:
     delivery = request.headers.get("x-github-delivery", "")
     for name, value in (("X-GitHub-Event", kind), ("X-GitHub-Delivery", delivery)):
         if not is_id(value):
-            problem = f"{name} is missing, or isn't 1 to 128 printable characters"
+            problem = f"{name} is missing, or isn't printable ASCII without spaces"
             raise HTTPException(HTTPStatus.BAD_REQUEST, problem)
     action = body.get("action") if isinstance(body, dict) else None
     try:

@@ -1,9 +1,11 @@
 """F19: somebody deletes, changes or pauses under a running service what it stands on."""
 
 import time
+from typing import cast
 
 import pytest
 
+from eventbus import EventService
 from tests.faults.harness.ground import ApiRefusedError, Ground, eventually
 from tests.faults.harness.history import What
 from tests.faults.harness.stage import Stage
@@ -76,6 +78,60 @@ async def test_f19_a_stream_that_is_deleted_comes_back_and_all_goes_on(stage: St
 
     stage.measure("seconds until emits are stored again", took, BACK_WITHIN)
     await stage.check(removed=lost)
+
+
+async def test_f19_a_durable_that_somebody_narrows_comes_back_without_a_gap(
+    stage: Stage,
+) -> None:
+    mailer = stage.service()
+    source = stage.service("source")
+    stage.listen(mailer)
+    async with mailer, source:
+        await stage.emit(mailer, *steps("before", 50))
+        await stage.drained()
+        await edit(stage.ground, filter_subjects=["events.other.happened"])
+        await stage.emit(source, *steps("missed", 50))
+        await stage.handled(*(one.mark for one in steps("missed", 50)), seconds=BACK_WITHIN)
+        await stage.calm(mailer)
+
+    await stage.check()
+    assert set(stage.history.counts(What.EFFECT).values()) == {1}
+
+
+async def test_f19_a_durable_that_somebody_changes_is_put_right_or_told_of(
+    stage: Stage,
+) -> None:
+    mailer = stage.service()
+    stage.listen(mailer)
+    async with mailer:
+        before = await config(stage.ground)
+        await edit(stage.ground, ack_wait=60_000_000_000, max_ack_pending=1)
+        assert await eventually(lambda: is_config(stage.ground, before), BACK_WITHIN)
+
+        await edit(stage.ground, filter_subjects=[">"])
+        assert await eventually(lambda: is_told(mailer, "filter_subjects"), BACK_WITHIN)
+        await edit(stage.ground, filter_subjects=before["filter_subjects"])
+        await stage.calm(mailer)
+
+    await stage.check()
+
+
+async def edit(ground: Ground, **fields: object) -> None:
+    """Change the durable as an operator's tool does."""
+    changed = {"stream_name": "EVENTS", "config": {**await config(ground), **fields}}
+    await ground.call(f"CONSUMER.CREATE.{DURABLE}", {**changed, "action": "update"})
+
+
+async def config(ground: Ground) -> dict[str, object]:
+    return cast("dict[str, object]", (await ground.durable("mailer__send"))["config"])
+
+
+async def is_config(ground: Ground, wanted: dict[str, object]) -> bool:
+    return await config(ground) == wanted
+
+
+async def is_told(events: EventService, word: str) -> bool:
+    return any(word in problem for problem in events.status().problems)
 
 
 async def pause(ground: Ground, until: str) -> None:

@@ -57,7 +57,7 @@ async def test_the_server_knows_a_connection_by_its_service(nats_server: NatsSer
     assert (driver.name, driver.features.durable, driver.features.ordered) == (
         "jetstream",
         True,
-        False,
+        True,
     )
 
 

@@ -13,7 +13,6 @@ from eventbus.ops import listeners
 from eventbus.ops.connect import connected
 from eventbus.settings import Settings
 from eventbus.telemetry.conditions import DurableMeasured
-from eventbus.telemetry.signals import Happened
 from eventbus.worker import gauges
 from tests.integration.desk import eventually
 
@@ -29,10 +28,14 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         self.seen: list[int] = []
-        self.told: list[Happened] = []
+        self.measured: list[DurableMeasured] = []
         self.events = EventService("mail", settings=settings)
         self.events.subscribe(MailDue, self.send)
-        self.events.observe(self.told.append)
+        self.events.observe(self._observe)
+
+    def _observe(self, happened: object) -> None:
+        if isinstance(happened, DurableMeasured):
+            self.measured.append(happened)
 
     async def send(self, event: MailDue) -> None:
         self.seen.append(event.number)
@@ -103,8 +106,7 @@ async def test_it_is_ready_while_it_is_paused_and_tells_that_it_is(
     one = Replica(settings)
 
     async def told() -> bool:
-        measured = [each for each in one.told if isinstance(each, DurableMeasured)]
-        return bool(measured) and measured[-1].durable.paused
+        return bool(one.measured) and one.measured[-1].durable.paused
 
     async with running(one):
         async with connected(settings) as operator:
@@ -113,14 +115,13 @@ async def test_it_is_ready_while_it_is_paused_and_tells_that_it_is(
 
         assert until is None
         assert await eventually(told, 5)
-        await asyncio.sleep(6)  # noqa: ASYNC251 - longer than a silent pull request may be
+        await asyncio.sleep(6)  # longer than a silent pull request may be
         assert one.events.status().ready
-        [measured] = [each for each in one.told if isinstance(each, DurableMeasured)][-1:]
-        assert measured.durable.pending == 1
-        assert measured.oldest_unread == pytest.approx(6, abs=3)
+        assert one.measured[-1].durable.pending == 1
+        assert one.measured[-1].oldest_unread == pytest.approx(6, abs=3)
 
 
 async def test_a_listener_that_is_not_there_is_named(settings: Settings) -> None:
     async with running(Replica(settings)), connected(settings) as operator:
-        with pytest.raises(TopologyError, match="'mail sned': .*did you mean 'mail send'"):
+        with pytest.raises(TopologyError, match=r"'mail sned': .*did you mean 'mail send'"):
             await listeners.pause(operator, "mail", "sned")

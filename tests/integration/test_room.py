@@ -10,7 +10,6 @@ from eventbus import BackpressureError, Event, EventService, Receipt
 from eventbus.embedded import NatsServer
 from eventbus.settings import Settings
 from eventbus.telemetry.conditions import RoomMade
-from eventbus.telemetry.signals import Happened
 
 pytestmark = [pytest.mark.nats]
 
@@ -113,14 +112,15 @@ async def test_ten_times_its_size_flows_through_a_stream_and_nothing_unread_is_g
     nats_server: NatsServer,
 ) -> None:
     quick, lagging, idle, stopped = Seen(), Seen(), Seen(), Seen()
-    told: list[Happened] = []
+    made: list[RoomMade] = []
     shop = service(nats_server, "shop")
     workers = [
         service(nats_server, "quick", {"box.packed": quick}),
         service(nats_server, "lagging", {"box.packed": lagging}),
         service(nats_server, "idle", {"box.lost": idle}),
     ]
-    workers[0].observe(told.append)
+    for one in workers:
+        one.observe(lambda told: made.append(told) if isinstance(told, RoomMade) else None)
     store = service(nats_server, "store", {"box.shipped": stopped})
     async with running(store):
         pass
@@ -142,7 +142,7 @@ async def test_ten_times_its_size_flows_through_a_stream_and_nothing_unread_is_g
         assert set(quick.numbers) == set(lagging.numbers) == set(range(total))
         assert "lagging__take" in flow.held_by
         assert "idle__take" not in flow.held_by
-        assert any(isinstance(one, RoomMade) for one in told)
+        assert sum(one.events for one in made) > total // 2
 
         shipped = await until_held(shop, "store__take", begin=50)
         assert all(one.status().ready for one in (shop, *workers))
@@ -170,10 +170,7 @@ async def test_a_chain_of_events_goes_on_through_a_full_stream(nats_server: Nats
         pass
     async with running(shop):
         await Flow(shop).emit(*(BoxPacked(number=number) for number in range(total)))
-        with pytest.raises(BackpressureError):
-            for number in range(total, total + 20):
-                await shop.emit(BoxPacked(number=number))
-                total += 1
+        total = await until_full(shop, begin=total)
 
         async with running(mill):
             await shipped.until(total)
@@ -181,6 +178,17 @@ async def test_a_chain_of_events_goes_on_through_a_full_stream(nats_server: Nats
     # Each once: what waited is known by its id where it arrives.
     assert sorted(shipped.numbers) == list(range(total))
     assert "EVENTS_LATER" in {one.stream for one in receipts}
+
+
+async def until_full(events: EventService, *, begin: int) -> int:
+    """Emit until there is no room; return the first number not stored."""
+    number = begin
+    while True:
+        try:
+            await events.emit(BoxPacked(number=number))
+        except BackpressureError:
+            return number
+        number += 1
 
 
 async def until_held(events: EventService, durable: str, *, begin: int) -> int:

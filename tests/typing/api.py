@@ -24,6 +24,8 @@ from eventbus import (
     Settings,
     Subscription,
     UnknownEvent,
+    in_loop,
+    in_thread,
 )
 from eventbus.middleware.base import CallEmit, CallNext
 from eventbus.telemetry.signals import Happened, Settled
@@ -175,6 +177,36 @@ async def called(context: Context) -> None:
     await with_context(UserCreated(user_id="u-1"), context)
     await by_pattern(UserDeleted(user_id="u-1"))
     assert_type(by_name, Callable[[UserDeleted], Awaitable[None]])  # type: ignore[assert-type]
+
+
+# When it fails for the last time, and in a thread ------------------------------------------------
+
+
+async def gave_up(event: UserCreated, context: Context, error: Exception) -> None: ...
+
+
+async def any_gave_up(event: Event, context: Context, error: Exception) -> None: ...
+
+
+@events.subscribe(UserCreated, name="hooked", failed=gave_up)
+async def hooked(event: UserCreated) -> None: ...
+
+
+@events.subscribe("user.created", name="hooked_by_name", failed=gave_up)
+async def hooked_by_name(event: UserCreated) -> None: ...
+
+
+events.subscribe(UserCreated, hooked, name="hooked_too", failed=any_gave_up)
+events.subscribe("user.*", hooked, name="hooked_by_pattern", failed=any_gave_up)
+
+
+@events.subscribe(UserCreated)
+@in_thread
+def blocking(event: UserCreated, context: Context) -> None:
+    assert_type(in_loop(context.emit(event)), Receipt)
+
+
+events.subscribe(UserCreated, in_thread(lambda event: None, threads=4), name="brief")
 
 
 # Running ---------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ the types of fields, pyright doesn't read ``model_config``.
 
 from functools import partial
 
-from eventbus import Context, Event, EventService, Retry
+from eventbus import Context, Event, EventService, Retry, in_loop, in_thread
 
 
 class UserCreated(Event, name="user.created", key="user_id"):
@@ -24,6 +24,9 @@ async def of_created(event: UserCreated) -> None: ...
 
 
 async def of_deleted(event: UserDeleted) -> None: ...
+
+
+async def of_deleted_failing(event: UserDeleted, context: Context, error: Exception) -> None: ...
 
 
 async def of_deleted_with_context(event: UserDeleted, context: Context) -> None: ...
@@ -84,10 +87,25 @@ events.subscribe(UserCreated, retry=5)  # E: wrong type
 events.subscribe(UserCreated, timeout=None)  # E: wrong type
 events.subscribe("user.*", queue=5)  # E: wrong type
 events.subscribe(UserCreated, of_created, nmae="x")  # E: unknown option
+events.subscribe(UserCreated, failed=of_created)  # E: takes no context and no error
+events.subscribe(UserCreated, failed=of_deleted_failing)  # E: told of another event
 Retry(atempts=3)  # E: unknown option
 Retry(jitter="some")  # E: wrong value
 Retry().on(ValueError, after=None)  # E: no delay
 Retry().never("ValueError")  # E: no class
+
+
+# Threads ---------------------------------------------------------------------------------------
+
+
+def blocks(event: UserDeleted) -> None: ...
+
+
+events.subscribe(UserCreated, in_thread(blocks))  # E: takes another event
+events.subscribe(UserCreated)(in_thread(blocks))  # E: takes another event
+in_thread(of_created)  # E: async already
+in_thread(blocks, threads="many")  # E: wrong type
+in_loop(5)  # E: no coroutine
 
 
 # Emitting --------------------------------------------------------------------------------------

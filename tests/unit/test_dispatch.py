@@ -642,12 +642,23 @@ async def test_a_letter_that_is_too_large_goes_without_its_stack(bench: Bench) -
     assert (letter.error_stack, letter.error_message) == ("", "x")
 
 
-async def test_a_letter_that_is_too_large_in_any_form_leaves_the_original(bench: Bench) -> None:
+async def test_a_letter_that_is_still_too_large_goes_without_the_body(bench: Bench) -> None:
     bench.driver.raises = [PayloadTooLargeError(name="user.created", size=9, limit=8)] * 2
+
+    await bench.handle(raising(Reject("x")))
+
+    assert bench.driver.journal[-2:] == [DLQ, "term: dead letter: rejected"]
+    letter = bench.driver.published[-1]
+    assert letter.body == b""
+    assert int(letter.headers["Eventbus-Dead-Body-Left-Out"]) > 0
+
+
+async def test_a_letter_that_is_too_large_in_any_form_leaves_the_original(bench: Bench) -> None:
+    bench.driver.raises = [PayloadTooLargeError(name="user.created", size=9, limit=8)] * 3
 
     ending = await bench.handle(raising(Reject("x")))
 
-    assert bench.driver.journal == ["publish failed", "publish failed", f"nak {STAY_DELAY:g}"]
+    assert bench.driver.journal == ["publish failed"] * 3 + [f"nak {STAY_DELAY:g}"]
     assert isinstance(ending, Stuck)
 
 

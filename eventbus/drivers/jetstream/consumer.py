@@ -9,6 +9,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from eventbus.drivers.base import ConsumerRecovered, ConsumerSpec, Deliver, Notify
 from eventbus.drivers.jetstream.api import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, Api, ApiError
@@ -18,7 +19,7 @@ from eventbus.drivers.jetstream.message import ACK, NAK, JetStreamDelivery, Leas
 from eventbus.drivers.jetstream.progress import Progress
 from eventbus.drivers.jetstream.topology import Topology
 from eventbus.drivers.jetstream.wire import Raw, Subscription
-from eventbus.errors import DriverError, EventBusError, NotConnectedError
+from eventbus.errors import DriverError, EventBusError, NotConnectedError, TopologyError
 
 __all__ = ("Outside", "PullConsumer", "Trouble")
 
@@ -28,7 +29,7 @@ SILENCE = 2.5 * HEARTBEAT
 EXPIRES = 30.0
 TROUBLE = 5.0
 """Trouble that lasts longer than this is a problem of the service."""
-LOOK_EVERY = 10.0
+LOOK_EVERY = 5.0
 LOOK_AGAIN = 1.0
 DRAIN_PATIENCE = 0.5
 ABSENCES = 3
@@ -105,6 +106,7 @@ class PullConsumer:
         self._resume_at = 0.0
         self._failures = 0
         self._absent = False
+        self._changed = ""
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Begin, in a task of ``group``."""
@@ -133,8 +135,8 @@ class PullConsumer:
     @property
     def problem(self) -> str | None:
         """What keeps it from pulling, once that lasts; safe to ask from any thread."""
-        lasting = "" if self._stopping else self._trouble.lasting
-        return f"consumer {self._spec.durable}: {lasting}" if lasting else None
+        problem = "" if self._stopping else self._trouble.lasting or self._changed
+        return f"consumer {self._spec.durable}: {problem}" if problem else None
 
     async def _run(self) -> None:
         self._outside.connection.watch(self._wake.set)
@@ -152,12 +154,26 @@ class PullConsumer:
             self._outside.connection.unwatch(self._wake.set)
 
     async def _look(self) -> None:
-        """Keep up with how far the durable is, while it can still be asked."""
+        """Keep up with how far the durable is, and whether it still is what was declared."""
         while self._outside.recreates:
-            if self._progress.moved and self._outside.connection.link is not None:
+            if self._outside.connection.link is not None:
                 with suppress(ApiError, DriverError, TimeoutError):
-                    await self._progress.look(self._outside.api)
+                    await self._inspect()
             await asyncio.sleep(LOOK_EVERY if self._progress.known else LOOK_AGAIN)
+
+    async def _inspect(self) -> None:
+        topology = self._outside.topology
+        if self._progress.moved:
+            narrowed = partial(topology.is_narrowed, self._spec)
+            await self._progress.look(self._outside.api, narrowed)
+        if not self._progress.known:
+            return
+        try:
+            await topology.mend_consumer(self._spec)
+        except TopologyError as exc:
+            self._changed = str(exc)
+        else:
+            self._changed = ""
 
     async def _serve(self, link: Link) -> None:
         """Pull over one link until it is lost.

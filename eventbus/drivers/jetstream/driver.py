@@ -234,7 +234,7 @@ class JetStreamDriver:
 
     async def _wait(self, message: Message) -> Receipt:
         """Store what has to wait, where not too much does."""
-        self._room.check_later(len(message.body))
+        self._room.check_later(message)
         return await self._publisher.publish(message, headroom=HEADROOM)
 
     async def _negotiate(self) -> None:

@@ -4,7 +4,9 @@ The server's ack floor is certain for all processes, but only as new as the last
 this process settled since is kept by sequence, and handled no second time after a recreation.
 """
 
-from eventbus.drivers.jetstream.api import Api, number, table
+from collections.abc import Callable
+
+from eventbus.drivers.jetstream.api import Api, Table, number, table
 from eventbus.drivers.jetstream.message import Place
 
 __all__ = ("Progress",)
@@ -37,8 +39,13 @@ class Progress:
         """The last stream sequence of which nothing at or below has to be delivered again."""
         return self._floor or 0
 
-    async def look(self, api: Api) -> None:
+    async def look(self, api: Api, narrowed: Callable[[Table], bool]) -> None:
         """Learn the floor from the server.
+
+        Args:
+            api: Whom to ask.
+            narrowed: Tells of a durable's info whether somebody has taken filters away; what it
+                skips for that isn't done.
 
         Raises:
             ApiError, DriverError, TimeoutError: It can't be asked now.
@@ -47,6 +54,8 @@ class Progress:
         stream = await api.call(f"STREAM.INFO.{self._stream}", timeout=LOOK_UP)
         last = number(table(stream.get("state")).get("last_seq"))
         info = await api.call(f"CONSUMER.INFO.{self._stream}.{self._durable}", timeout=LOOK_UP)
+        if narrowed(info):
+            return
         if number(info.get("num_ack_pending")):
             floor = number(table(info.get("ack_floor")).get("stream_seq"))
         elif number(info.get("num_pending")):

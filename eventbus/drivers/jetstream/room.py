@@ -7,6 +7,7 @@ from datetime import datetime
 
 from eventbus.drivers.jetstream.admin import Admin
 from eventbus.drivers.jetstream.api import Api, Table, number, table, text, translated
+from eventbus.drivers.jetstream.checks import check_headers
 from eventbus.drivers.jetstream.connection import Connection
 from eventbus.drivers.jetstream.contents import Contents
 from eventbus.drivers.jetstream.durables import filters_in, found_durable
@@ -14,6 +15,7 @@ from eventbus.drivers.jetstream.position import Position
 from eventbus.drivers.jetstream.publisher import Publisher
 from eventbus.drivers.jetstream.turn import Turn
 from eventbus.drivers.room import DurableState, Fill, holders
+from eventbus.envelope import Message
 from eventbus.errors import BackpressureError, DriverError, EventBusError
 from eventbus.headers import parse_time, render_time
 from eventbus.settings import Settings
@@ -145,7 +147,7 @@ class JetStreamRoom:
                 self._asked_at = asyncio.get_running_loop().time()
         return BackpressureError(stream=error.stream, problem=error.problem, held_by=self._held_by)
 
-    def check_later(self, size: int) -> None:
+    def check_later(self, message: Message) -> None:
         """Refuse to let more wait than the settings allow, as far as that is known.
 
         Raises:
@@ -153,6 +155,7 @@ class JetStreamRoom:
         """
         if self._waiting is None:
             return
+        size = len(message.subject) + len(message.body) + check_headers(message.headers)
         if self._waiting + size > self._limit:
             raise BackpressureError(
                 stream=self._subjects.later_stream,

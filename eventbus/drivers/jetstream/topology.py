@@ -11,7 +11,7 @@ from eventbus.drivers.base import ConsumerSpec, Notify
 from eventbus.drivers.jetstream import api as codes
 from eventbus.drivers.jetstream import durables, streams
 from eventbus.drivers.jetstream.api import Api, ApiError, Table, number, table, text, translated
-from eventbus.drivers.jetstream.drift import OWNER, merged, owner_of
+from eventbus.drivers.jetstream.drift import OWNER, edited, merged, owner_of
 from eventbus.drivers.jetstream.provision import Permit, all_at_once, caught, raise_all
 from eventbus.drivers.jetstream.streams import ServerInfo
 from eventbus.errors import DriverError, EventBusError, NoJetStreamError, TopologyError
@@ -113,6 +113,33 @@ class Topology:
         with translated(thing):
             if await self._create_consumer(spec, durables.starting(start)):
                 self._permit.changed(spec.durable, f"created again, it goes on from {start}")
+
+    def is_narrowed(self, spec: ConsumerSpec, info: Table) -> bool:
+        """Tell whether a durable lets pass by what its listener declares."""
+        declared = durables.declared_durable(spec, self.filters(spec))
+        return bool(durables.added_filters(declared, durables.found_durable(info)))
+
+    async def mend_consumer(self, spec: ConsumerSpec) -> None:
+        """Undo what somebody did by hand to a durable that is worked.
+
+        One that was narrowed is deleted, for whoever works it to create it again from where it
+        was: with its filters alone back, it would go on behind what it has skipped. One that
+        another deploy has declared is left as it is, and so is one that is gone.
+
+        Raises:
+            TopologyError: It was changed in a way that isn't ours to undo.
+        """
+        info = await self._consumer(spec.durable)
+        declared = durables.declared_durable(spec, self.filters(spec))
+        if info is None or not edited(declared, durables.found_durable(info)):
+            return
+        thing = f"durable {spec.durable}"
+        if not self.is_narrowed(spec, info):
+            await self._compare_consumer(thing, spec, info)
+            return
+        with translated(thing):
+            await self._api.call(self._consumers("DELETE", spec.durable))
+        self._permit.changed(spec.durable, "deleted, since somebody had taken filters away")
 
     async def orphans(self, service: str, specs: Sequence[ConsumerSpec]) -> tuple[str, ...]:
         """Return, and notify of, the durables of a service that nothing declares any more.

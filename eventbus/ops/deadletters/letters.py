@@ -124,7 +124,10 @@ async def find(
     found = _found(driver.letterbox, where)
     if newest_first:
         # A stream is read forwards only; of the many only the last ones are held.
-        for letter in reversed(deque([one async for one in found], limit)):
+        kept: deque[Letter] = deque(maxlen=limit)
+        async for letter in found:
+            kept.append(letter)
+        for letter in reversed(kept):
             yield letter
         return
     count = 0

@@ -22,6 +22,7 @@ from eventbus.telemetry.logs import LogContext, LogObserver, configure
 from eventbus.telemetry.signals import (
     EmitFailed,
     Emitted,
+    FailedHookRaised,
     Happened,
     ListenerStarted,
     Received,
@@ -189,6 +190,12 @@ UNKNOWN = EmitUnknown(name="user.created", id="id-1", after=15.0, tries=8)
             "warning",
             "delivery.stuck",
             ("error_type", "driver.settle"),
+        ),
+        (
+            FailedHookRaised("user.created", "id-1", "notification", "send_welcome", KeyError()),
+            "error",
+            "failed_hook.raised",
+            ("error_type", "KeyError"),
         ),
         (
             Returned("user.created", "notification", "send_welcome"),
