@@ -47,7 +47,7 @@ class _Lane:
     """The events of one key that are in hand, the next one first."""
 
     key: str
-    entries: list[_Entry] = field(default_factory=list)
+    entries: list[_Entry] = field(default_factory=list[_Entry])
     running: Delivery | None = None
     is_worked: bool = False
     """A task works it."""
