@@ -58,10 +58,9 @@ class Progress:
             return
         if number(info.get("num_ack_pending")):
             floor = number(table(info.get("ack_floor")).get("stream_seq"))
-        elif number(info.get("num_pending")):
-            floor = number(table(info.get("delivered")).get("stream_seq"))
         else:
-            floor = last
+            # Never the stream's last sequence: a pending count of 0 may be older (ADR 0006).
+            floor = number(table(info.get("delivered")).get("stream_seq"))
         known = self._floor or 0
         self._floor = max(floor, known) if known <= last else floor  # else: a stream made anew
         self._settled = {
