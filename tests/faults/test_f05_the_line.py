@@ -37,7 +37,7 @@ async def test_f05_a_line_that_is_dead_is_noticed_and_nothing_is_lost(
             await stage.calm(mailer)
 
     await stage.check()
-    assert noticed
+    assert noticed, "nobody noticed that the line was dead"
 
 
 async def test_f05_an_emit_into_a_black_hole_ends_at_its_deadline(stage: Stage) -> None:

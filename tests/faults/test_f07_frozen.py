@@ -35,7 +35,7 @@ async def test_f07_a_frozen_server_is_noticed_and_nothing_is_lost(
         await stage.calm(mailer)
 
     await stage.check()
-    assert noticed
+    assert noticed, "nobody noticed that the server was frozen"
 
 
 @pytest.mark.parametrize("does", ["nothing", "raise"])

@@ -55,7 +55,7 @@ async def test_f11_without_room_emits_say_so_at_once_and_go_on_when_there_is(
 
     small.measure("seconds that a refusal takes", took, AT_ONCE)
     await small.check(removed=before)
-    assert isinstance(refused, BackpressureError)
+    assert isinstance(refused, BackpressureError), f"it only says {refused!r}"
     assert refused.stream == "EVENTS"
 
 

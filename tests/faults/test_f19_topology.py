@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.nats]
 
 DURABLE = "EVENTS.mailer__send"
 BACK_WITHIN = 10.0
+GONE = "the durable doesn't come back"
 
 
 def steps(thread: str, count: int) -> list[StepTaken]:
@@ -53,10 +54,10 @@ async def test_f19_a_durable_that_is_deleted_under_load_loses_nothing(stage: Sta
         async with stage.load(mailer) as load:
             for _ in range(3):
                 await load.more(100)
-                assert await eventually(lambda: exists(stage.ground, DURABLE), BACK_WITHIN)
+                assert await eventually(lambda: exists(stage.ground, DURABLE), BACK_WITHIN), GONE
                 await stage.ground.call(f"CONSUMER.DELETE.{DURABLE}")
             await load.more(100)
-        assert await eventually(lambda: exists(stage.ground, DURABLE), BACK_WITHIN)
+        assert await eventually(lambda: exists(stage.ground, DURABLE), BACK_WITHIN), GONE
         await stage.calm(mailer)
 
     await stage.check()
@@ -106,10 +107,12 @@ async def test_f19_a_durable_that_somebody_changes_is_put_right_or_told_of(
     async with mailer:
         before = await config(stage.ground)
         await edit(stage.ground, ack_wait=60_000_000_000, max_ack_pending=1)
-        assert await eventually(lambda: is_config(stage.ground, before), BACK_WITHIN)
+        back = await eventually(lambda: is_config(stage.ground, before), BACK_WITHIN)
+        assert back, "the durable stays as somebody changed it"
 
         await edit(stage.ground, filter_subjects=[">"])
-        assert await eventually(lambda: is_told(mailer, "filter_subjects"), BACK_WITHIN)
+        told = await eventually(lambda: is_told(mailer, "filter_subjects"), BACK_WITHIN)
+        assert told, "readiness doesn't tell of a change that it can't undo"
         await edit(stage.ground, filter_subjects=before["filter_subjects"])
         await stage.calm(mailer)
 

@@ -61,7 +61,8 @@ async def test_f20_a_login_that_is_revoked_for_a_while_is_no_end(tmp_path: Path)
 
             stage.measure("seconds until it is ready again", back, BACK_WITHIN)
             await stage.check()
-    assert (noticed, problems) == (True, True)
+    assert noticed, "nobody noticed that the login was revoked"
+    assert problems, "readiness doesn't name the credentials"
 
 
 async def test_f20_a_permission_that_is_taken_away_is_told_at_once_and_comes_back(
@@ -83,7 +84,7 @@ async def test_f20_a_permission_that_is_taken_away_is_told_at_once_and_comes_bac
             stage.measure("seconds until emits are stored again", back, BACK_WITHIN)
             await stage.check()
     denied = stage.history.of(What.REFUSED)
-    assert denied
+    assert denied, "nothing was refused"
     assert all("NotAuthorizedError" in one.detail for one in denied)
 
 
@@ -152,7 +153,7 @@ async def said(events: EventService, words: str) -> bool:
 async def timed(condition: Callable[[], object]) -> float:
     """Return how long it takes until something is so."""
     began = time.monotonic()
-    assert await eventually(condition, 15)  # type: ignore[arg-type]
+    assert await eventually(condition, 15), "it doesn't come about"  # type: ignore[arg-type]
     return time.monotonic() - began
 
 

@@ -83,7 +83,7 @@ async def test_f21_a_certificate_that_runs_out_is_replaced_without_a_restart(
 
         stage.measure("seconds until emits are stored again", back, BACK_WITHIN)
         await stage.check()
-    assert said
+    assert said, "readiness doesn't name TLS"
     assert len(stage.history.of(What.CONNECTED)) == 2
 
 

@@ -52,7 +52,7 @@ async def test_f26_a_blocked_loop_is_told_and_when_its_process_is_killed_nothing
         await stage.started(1)
         await stage.emit(source, *beside("first"), blocking(1, times=1))
         await stage.drained()
-        assert await eventually(lambda: is_logged(stage))
+        assert await eventually(lambda: is_logged(stage)), "nobody tells that the loop was blocked"
         assert set(stage.history.counts(What.BEGUN).values()) == {1}
 
         await stage.emit(source, *beside("second"), blocking(2, times=1))
