@@ -17,16 +17,13 @@ from eventbus.dispatch import Dispatcher, Wiring
 from eventbus.drivers.base import Driver, Receipt, Status
 from eventbus.drivers.choice import driver_of
 from eventbus.emission import Emitter, Publishing
-from eventbus.errors import (
-    DeclarationError,
-    DuplicateSubscriptionError,
-    NotConnectedError,
-)
+from eventbus.errors import DeclarationError, NotConnectedError
 from eventbus.event import Event
 from eventbus.lifecycle import Lifecycle
 from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions, Middleware
 from eventbus.registry import Registry
 from eventbus.retry import Retry
+from eventbus.roster import Roster, bind
 from eventbus.subject import check_event_name, check_service_name
 from eventbus.subscription import (
     Decorator,
@@ -34,7 +31,6 @@ from eventbus.subscription import (
     ListenerOptions,
     Subscribed,
     Subscription,
-    subscription,
 )
 from eventbus.telemetry.signals import Observer, Observers
 from eventbus.worker.upkeep import upkeep
@@ -87,7 +83,7 @@ class EventService:
         self._observers = Observers(observers)
         self._middleware = list(middleware)
         self._emit_middleware = list(emit_middleware)
-        self._subscriptions: dict[str, Subscription] = {}
+        self._roster = Roster(self.name)
         self._jobs: list[Job] = []
         self._discovered = False
         self._emitter: Emitter | None = None
@@ -141,7 +137,7 @@ class EventService:
                 "write @events.subscribe(UserCreated)"
             )
         if listener is not None:
-            return Subscribed(self._declare(event, listener, options), self._listen)
+            return Subscribed(self._roster.declare(event, listener, options), self._listen)
 
         def decorate(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
             if self._lifecycle is not None:
@@ -149,31 +145,19 @@ class EventService:
                     f"service '{self.name}' is running; use the call form: "
                     "await events.subscribe(event, listener)"
                 )
-            self._declare(event, function, options)
+            self._roster.declare(event, function, options)
             return function
 
         return decorate
 
-    def _declare(
-        self,
-        event: type[Event] | str,
-        listener: Callable[..., Awaitable[None]],
-        options: ListenerOptions[EventT],
-    ) -> Subscription:
-        one = subscription(self.name, event, listener, options)
-        if one.listener in self._subscriptions:
-            raise DuplicateSubscriptionError(service=self.name, listener=one.listener)
-        self._subscriptions[one.listener] = one
-        return one
-
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
         """The listeners that are declared."""
-        return tuple(self._subscriptions.values())
+        return tuple(self._roster)
 
     def queues(self) -> frozenset[str]:
         """Return the queues that its listeners belong to."""
-        return frozenset(self._queue(one) for one in self._subscriptions.values())
+        return self._roster.queues(self.settings.default_queue)
 
     def work_only(self, queues: Collection[str]) -> None:
         """Leave the listeners of all other queues to other processes; they aren't provisioned.
@@ -183,12 +167,7 @@ class EventService:
         """
         if self._lifecycle is not None:
             raise DeclarationError(f"service '{self.name}' is running; choose queues before")
-        self._subscriptions = {
-            name: one for name, one in self._subscriptions.items() if self._queue(one) in queues
-        }
-
-    def _queue(self, one: Subscription) -> str:
-        return one.queue or self.settings.default_queue
+        self._roster.keep_only(queues, self.settings.default_queue)
 
     def background(self, job: JobT) -> JobT:
         """Run an async function as long as the service runs: an HTTP server, a poller.
@@ -302,8 +281,8 @@ class EventService:
         """
         if self._lifecycle is not None:
             raise DeclarationError(f"service '{self.name}' is already started")
-        for one in self._subscriptions.values():
-            self._bind(one)
+        for one in self._roster:
+            bind(one, self.registry, self.discover)
         driver = self._driver or driver_of(self.settings, self.name)
         driver.watch(self._observers)
         self._emitter = Emitter(self._publishing(driver))
@@ -369,7 +348,7 @@ class EventService:
 
     async def _listen(self, one: Subscription) -> None:
         if self._lifecycle is not None:
-            self._bind(one)
+            bind(one, self.registry, self.discover)
             await self._lifecycle.add(one)
 
     @property
@@ -398,12 +377,6 @@ class EventService:
                     self.registry.discover(package)
             self._discovered = True
         return self.registry
-
-    def _bind(self, one: Subscription) -> None:
-        one.register(self.registry)
-        if one.needs(self.registry):
-            self.discover()
-        one.check(self.registry)
 
     def _publishing(self, driver: Driver) -> Publishing:
         return Publishing(

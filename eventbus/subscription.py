@@ -1,37 +1,26 @@
-"""`Subscription`: the frozen record of a listener and its options, checked when it is declared."""
+"""`Subscription`: the frozen record of a listener and its options."""
 
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
-from types import SimpleNamespace, UnionType
 from typing import (
-    Any,
     Generic,
     Literal,
     Protocol,
     TypeAlias,
     TypedDict,
     TypeVar,
-    Union,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
     overload,
 )
 
 from eventbus.drivers.base import ConsumerSpec, Start
-from eventbus.duration import Duration, seconds
-from eventbus.errors import DeclarationError, SubjectError, did_you_mean
-from eventbus.event import Event, UnknownEvent, spec_of
+from eventbus.duration import Duration
+from eventbus.errors import DeclarationError
+from eventbus.event import Event
 from eventbus.middleware.base import Context, Middleware
 from eventbus.middleware.breaker import Breaker
 from eventbus.registry import Registry
 from eventbus.retry import Retry
-from eventbus.subject import check_name, check_pattern, is_pattern, matches, without_covered
+from eventbus.subject import is_pattern, matches
 
 __all__ = (
     "Decorator",
@@ -43,7 +32,6 @@ __all__ = (
     "OnFailure",
     "Subscribed",
     "Subscription",
-    "subscription",
 )
 
 EventT = TypeVar("EventT", bound=Event)
@@ -61,7 +49,6 @@ OnFailure: TypeAlias = Literal["skip", "park_key"]
 
 DEFAULT_TIMEOUT = 300.0
 DEFAULT_CONCURRENCY = 16
-MIN_ACK_WAIT = 1.0
 LANE_DEPTH = 16
 """Events that an ordered listener holds for each that it handles at once: what waits behind a
 failing one of its key must leave room for other keys."""
@@ -209,255 +196,6 @@ class Subscription:
             raise DeclarationError(
                 f"listener '{self.listener}' takes {takes}, but '{pattern}' also brings "
                 f"{event.__name__}; annotate it with Event or narrow the pattern"
-            )
-
-
-def subscription(
-    service: str,
-    target: type[Event] | str,
-    listener: Callable[..., Awaitable[None]],
-    options: ListenerOptions[EventT],
-) -> Subscription:
-    """Return the record of a listener for an event class, a name or a pattern.
-
-    Raises:
-        DeclarationError: The listener isn't async, takes other parameters or another event, or an
-            option is unknown or makes no sense.
-        SubjectError: The name or pattern isn't valid.
-    """
-    _check_options(options)
-    name = _name(listener, options)
-    annotations = _annotations(listener)
-    annotated = _event_classes(annotations[0]) if annotations else ()
-    if isinstance(target, str):
-        events: tuple[str, ...] = without_covered([check_pattern(target)])
-        accepts = annotated or _any_event(name, annotations[:1])
-    else:
-        events, accepts = (spec_of(target).name,), (target,)
-        if annotated and not issubclass(target, annotated):
-            takes = " | ".join(one.__name__ for one in annotated)
-            raise DeclarationError(
-                f"listener '{name}' takes {takes}, but is subscribed to {target.__name__}"
-            )
-    return Subscription(
-        service=service,
-        listener=name,
-        events=events,
-        accepts=accepts,
-        handler=_handler(listener, name, annotations),
-        retry=_retry(name, options.get("retry")),
-        concurrency=_at_least(
-            name, "concurrency", options.get("concurrency", DEFAULT_CONCURRENCY)
-        ),
-        timeout=_timeout(name, options.get("timeout", DEFAULT_TIMEOUT)),
-        queue=options.get("queue"),
-        start=_start(name, options.get("start", "new")),
-        middleware=tuple(options.get("middleware", ())),
-        ack_wait=max(MIN_ACK_WAIT, _duration(name, "ack_wait", options.get("ack_wait", 30.0))),
-        failed=_failed(name, options.get("failed")),
-        breaker=_breaker(name, options.get("breaker")),
-        ordered=_ordered(name, options),
-        on_failure=_on_failure(name, options),
-        undeclared=bool(annotations) and annotations[0] is UnknownEvent,
-    )
-
-
-def _check_options(options: Mapping[str, object]) -> None:
-    known = tuple(ListenerOptions.__annotations__)
-    for option in options:
-        if option not in known:
-            hint = did_you_mean(option, known)
-            raise DeclarationError(f"subscribe() has no option {option!r}{hint}")
-
-
-def _name(listener: Callable[..., Awaitable[None]], options: ListenerOptions[EventT]) -> str:
-    function = _function(listener)
-    own = type(listener) if function is type(listener).__call__ else function
-    name = options.get("name", getattr(own, "__name__", ""))
-    try:
-        return check_name(name, "listener")
-    except SubjectError as exc:
-        raise DeclarationError(f"{exc}; pass name= to subscribe()") from exc
-
-
-def _annotations(listener: Callable[..., Awaitable[None]]) -> tuple[object, ...]:
-    """Return the annotations of the positional parameters, in order; None for a missing one."""
-    hints = _hints(inspect.unwrap(_function(listener)))
-    parameters = inspect.signature(listener).parameters.values()
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return tuple(
-        hints.get(one.name)
-        for one in parameters
-        if one.kind in positional
-        and (one.default is one.empty or _is_context(hints.get(one.name)))
-    )
-
-
-def _function(listener: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Return the function that is run: the one inside a partial, or an object's `__call__`."""
-    while isinstance(listener, partial):
-        listener = listener.func
-    return listener if inspect.isroutine(listener) else type(listener).__call__
-
-
-def _hints(function: Callable[..., Awaitable[None]]) -> dict[str, object]:
-    """Return the annotations; one that only type checkers can resolve stays a string."""
-    found: dict[str, object] = dict(getattr(function, "__annotations__", {}))
-    for name, annotation in found.items():
-        alone = SimpleNamespace(__annotations__={name: annotation})
-        with suppress(NameError, AttributeError):
-            found[name] = get_type_hints(alone, getattr(function, "__globals__", {}))[name]
-    return found
-
-
-def _is_context(annotation: object) -> bool:
-    return annotation is Context or (
-        isinstance(annotation, str) and annotation.rpartition(".")[2] == "Context"
-    )
-
-
-def _event_classes(annotation: object) -> tuple[type[Event], ...]:
-    if get_origin(annotation) in (Union, UnionType):
-        return tuple(one for part in get_args(annotation) for one in _event_classes(part))
-    if isinstance(annotation, type) and issubclass(annotation, Event):
-        # A listener of UnknownEvent alone would refuse every event that is known.
-        return (Event,) if annotation is UnknownEvent else (annotation,)
-    return ()
-
-
-def _any_event(listener: str, annotation: tuple[object, ...]) -> tuple[type[Event], ...]:
-    """Return what a listener takes whose annotation names no event class of its own.
-
-    Raises:
-        DeclarationError: It names something else, or what can't be found at run time.
-    """
-    (named,) = annotation or (None,)
-    if isinstance(named, str) and named.rpartition(".")[2] not in ("Event", "UnknownEvent"):
-        raise DeclarationError(
-            f"listener '{listener}': the annotation '{named}' can't be resolved; import it "
-            "outside of TYPE_CHECKING, at the top of a module"
-        )
-    if named is not Any and isinstance(named, type) and not issubclass(Event, named):
-        raise DeclarationError(
-            f"listener '{listener}' takes {named.__name__}, but it gets events; annotate it "
-            "with Event or event classes"
-        )
-    return (Event,)
-
-
-def _handler(
-    listener: Callable[..., Awaitable[None]], name: str, annotations: tuple[object, ...]
-) -> Handler:
-    if not _is_async(listener):
-        raise DeclarationError(
-            f"listener '{name}' isn't async; write 'async def {name}(event)', or give it a "
-            "thread with in_thread()"
-        )
-    parameters = inspect.signature(listener).parameters
-    for one in parameters.values():
-        if one.kind is one.KEYWORD_ONLY and one.default is one.empty:
-            raise DeclarationError(
-                f"listener '{name}' needs {one.name}=, which nobody gives it; bind it with "
-                "functools.partial, or give it a default"
-            )
-    if len(annotations) == 2 and _is_context(annotations[1]):
-        return cast("Handler", listener)
-    if len(annotations) != 1 or _is_context(annotations[0]):
-        raise DeclarationError(
-            f"listener '{name}' must take (event) or (event, context: Context), "
-            f"it takes ({', '.join(parameters)})"
-        )
-    plain = cast("Callable[[Event], Awaitable[None]]", listener)
-
-    async def handler(event: Event, _context: Context) -> None:
-        await plain(event)
-
-    return handler
-
-
-def _is_async(function: object) -> bool:
-    called = getattr(function, "__call__", None)  # noqa: B004 - the method, not whether it exists
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
-
-
-def _failed(listener: str, hook: FailedHook[EventT] | None) -> FailedHook[Event] | None:
-    if hook is not None and not _is_async(hook):
-        raise DeclarationError(
-            f"listener '{listener}': failed={hook!r} isn't an async function; "
-            "write 'async def gave_up(event, context, error)'"
-        )
-    return cast("FailedHook[Event] | None", hook)
-
-
-def _at_least(listener: str, option: str, value: int) -> int:
-    if type(value) is not int or value < 1:
-        raise DeclarationError(f"listener '{listener}': {option}={value!r} must be at least 1")
-    return value
-
-
-def _duration(listener: str, option: str, value: Duration) -> float:
-    try:
-        return seconds(value)
-    except ValueError as exc:
-        raise DeclarationError(f"listener '{listener}': {option}: {exc}") from exc
-
-
-def _timeout(listener: str, value: Duration) -> float:
-    limit = _duration(listener, "timeout", value)
-    if not limit:
-        raise DeclarationError(f"listener '{listener}': timeout={value!r} leaves it no time")
-    return limit
-
-
-def _retry(listener: str, retry: Retry | None) -> Retry | None:
-    if retry is None or isinstance(retry, Retry):
-        return retry
-    raise DeclarationError(
-        f"listener '{listener}': retry={retry!r} isn't a Retry; write retry=Retry(attempts=...)"
-    )
-
-
-def _breaker(listener: str, breaker: Breaker | None) -> Breaker | None:
-    if breaker is None or isinstance(breaker, Breaker):
-        return breaker
-    raise DeclarationError(
-        f"listener '{listener}': breaker={breaker!r} isn't a Breaker; write breaker=Breaker()"
-    )
-
-
-def _ordered(listener: str, options: ListenerOptions[EventT]) -> bool:
-    ordered = options.get("ordered", False)
-    if type(ordered) is not bool:
-        raise DeclarationError(f"listener '{listener}': ordered={ordered!r} must be True or False")
-    return ordered
-
-
-def _on_failure(listener: str, options: ListenerOptions[EventT]) -> OnFailure:
-    chosen = options.get("on_failure", "skip")
-    if chosen not in ("skip", "park_key"):
-        raise DeclarationError(
-            f"listener '{listener}': on_failure={chosen!r} must be 'skip' or 'park_key'"
-        )
-    if "on_failure" in options and not options.get("ordered"):
-        raise DeclarationError(
-            f"listener '{listener}': on_failure={chosen!r} is about order by key; add "
-            "ordered=True, or drop it"
-        )
-    return chosen
-
-
-def _start(listener: str, start: Start) -> Start:
-    match start:
-        case "new" | "all":
-            return start
-        case datetime() if start.tzinfo is not None:
-            return start
-        case int() if type(start) is int and start >= 1:
-            return start
-        case _:
-            raise DeclarationError(
-                f"listener '{listener}': start={start!r} must be 'new', 'all', a time with its "
-                "zone, or a sequence from 1"
             )
 
 

@@ -11,6 +11,7 @@ import pytest
 from eventbus import codec, deadletter
 from eventbus.attempts import History
 from eventbus.correlation import Scope, current_scope
+from eventbus.declaration import subscription
 from eventbus.delivery import Outcome, Reason
 from eventbus.dispatch import UNKNOWN_DELAY, UNKNOWN_PATIENCE, Dispatcher, Wiring
 from eventbus.drivers.base import Features, Receipt
@@ -35,7 +36,6 @@ from eventbus.registry import Registry
 from eventbus.retry import Retry
 from eventbus.settlement import STAY_DELAY
 from eventbus.subject import Subjects
-from eventbus.subscription import subscription
 from eventbus.telemetry.signals import (
     Happened,
     ListenerStarted,

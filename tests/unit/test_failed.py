@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from eventbus.declaration import subscription
 from eventbus.delivery import Outcome, Reason
 from eventbus.errors import (
     BackpressureError,
@@ -18,7 +19,6 @@ from eventbus.errors import (
 from eventbus.event import Event
 from eventbus.middleware.base import Context
 from eventbus.retry import Retry
-from eventbus.subscription import subscription
 from eventbus.telemetry.signals import FailedHookRaised, Returned, Settled, Stuck
 from tests.unit.conftest import RecordingDriver, StillClock
 from tests.unit.test_dispatch import (

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from eventbus.declaration import subscription
 from eventbus.drivers.room import DurableState
 from eventbus.errors import DriverError, NotAuthorizedError
 from eventbus.event import Event
-from eventbus.subscription import Subscription, subscription
+from eventbus.subscription import Subscription
 from eventbus.telemetry.conditions import DurableMeasured
 from eventbus.worker.gauges import Gauges
 from tests.unit.conftest import RecordingDriver, StillClock

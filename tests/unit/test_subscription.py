@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Union
 
 import pytest
 
+from eventbus.declaration import subscription
 from eventbus.errors import DeclarationError, SubjectError, UnknownEventError
 from eventbus.event import Event, UnknownEvent
 from eventbus.middleware.base import Context
 from eventbus.registry import Registry
 from eventbus.retry import Retry
-from eventbus.subscription import Subscription, subscription
+from eventbus.subscription import Subscription
 
 if TYPE_CHECKING:
     from elsewhere import Missing  # type: ignore[import-not-found]

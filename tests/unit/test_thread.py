@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from eventbus.declaration import subscription
 from eventbus.delivery import Outcome
 from eventbus.errors import DeclarationError, ListenerTimeoutError, Reject
 from eventbus.event import Event
 from eventbus.middleware.base import Context
-from eventbus.subscription import subscription
 from eventbus.telemetry.signals import Settled
 from eventbus.thread import in_loop, in_thread
 from tests.unit.conftest import RecordingDriver, StillClock

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from eventbus.clock import SystemClock
+from eventbus.declaration import subscription
 from eventbus.delivery import Delivery
 from eventbus.drivers.base import Consumer, ConsumerSpec, Deliver
 from eventbus.envelope import Message
 from eventbus.event import Event
-from eventbus.subscription import Subscription, subscription
+from eventbus.subscription import Subscription
 from eventbus.worker.worker import Worker
 from tests.unit.conftest import FakeDelivery, RecordingDriver
 

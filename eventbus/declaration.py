@@ -1,0 +1,180 @@
+"""Makes a `Subscription` of a listener and its options, each checked when it is declared."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import cast
+
+from eventbus.drivers.base import Start
+from eventbus.duration import Duration, seconds
+from eventbus.errors import DeclarationError, SubjectError, did_you_mean
+from eventbus.event import Event, UnknownEvent, spec_of
+from eventbus.middleware.breaker import Breaker
+from eventbus.retry import Retry
+from eventbus.signature import (
+    annotations_of,
+    any_event,
+    event_classes,
+    function_name,
+    handler_of,
+    is_async,
+)
+from eventbus.subject import check_name, check_pattern, without_covered
+from eventbus.subscription import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_TIMEOUT,
+    EventT,
+    FailedHook,
+    ListenerOptions,
+    OnFailure,
+    Subscription,
+)
+
+__all__ = ("subscription",)
+
+MIN_ACK_WAIT = 1.0
+
+
+def subscription(
+    service: str,
+    target: type[Event] | str,
+    listener: Callable[..., Awaitable[None]],
+    options: ListenerOptions[EventT],
+) -> Subscription:
+    """Return the record of a listener for an event class, a name or a pattern.
+
+    Raises:
+        DeclarationError: The listener isn't async, takes other parameters or another event, or an
+            option is unknown or makes no sense.
+        SubjectError: The name or pattern isn't valid.
+    """
+    _check_options(options)
+    name = _name(listener, options)
+    annotations = annotations_of(listener)
+    annotated = event_classes(annotations[0]) if annotations else ()
+    if isinstance(target, str):
+        events: tuple[str, ...] = without_covered([check_pattern(target)])
+        accepts = annotated or any_event(name, annotations[:1])
+    else:
+        events, accepts = (spec_of(target).name,), (target,)
+        if annotated and not issubclass(target, annotated):
+            takes = " | ".join(one.__name__ for one in annotated)
+            raise DeclarationError(
+                f"listener '{name}' takes {takes}, but is subscribed to {target.__name__}"
+            )
+    return Subscription(
+        service=service,
+        listener=name,
+        events=events,
+        accepts=accepts,
+        handler=handler_of(listener, name, annotations),
+        retry=_retry(name, options.get("retry")),
+        concurrency=_at_least(
+            name, "concurrency", options.get("concurrency", DEFAULT_CONCURRENCY)
+        ),
+        timeout=_timeout(name, options.get("timeout", DEFAULT_TIMEOUT)),
+        queue=options.get("queue"),
+        start=_start(name, options.get("start", "new")),
+        middleware=tuple(options.get("middleware", ())),
+        ack_wait=max(MIN_ACK_WAIT, _duration(name, "ack_wait", options.get("ack_wait", 30.0))),
+        failed=_failed(name, options.get("failed")),
+        breaker=_breaker(name, options.get("breaker")),
+        ordered=_ordered(name, options),
+        on_failure=_on_failure(name, options),
+        undeclared=bool(annotations) and annotations[0] is UnknownEvent,
+    )
+
+
+def _check_options(options: Mapping[str, object]) -> None:
+    known = tuple(ListenerOptions.__annotations__)
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise DeclarationError(f"subscribe() has no option {option!r}{hint}")
+
+
+def _name(listener: Callable[..., Awaitable[None]], options: ListenerOptions[EventT]) -> str:
+    try:
+        return check_name(options.get("name", function_name(listener)), "listener")
+    except SubjectError as exc:
+        raise DeclarationError(f"{exc}; pass name= to subscribe()") from exc
+
+
+def _failed(listener: str, hook: FailedHook[EventT] | None) -> FailedHook[Event] | None:
+    if hook is not None and not is_async(hook):
+        raise DeclarationError(
+            f"listener '{listener}': failed={hook!r} isn't an async function; "
+            "write 'async def gave_up(event, context, error)'"
+        )
+    return cast("FailedHook[Event] | None", hook)
+
+
+def _at_least(listener: str, option: str, value: int) -> int:
+    if type(value) is not int or value < 1:
+        raise DeclarationError(f"listener '{listener}': {option}={value!r} must be at least 1")
+    return value
+
+
+def _duration(listener: str, option: str, value: Duration) -> float:
+    try:
+        return seconds(value)
+    except ValueError as exc:
+        raise DeclarationError(f"listener '{listener}': {option}: {exc}") from exc
+
+
+def _timeout(listener: str, value: Duration) -> float:
+    limit = _duration(listener, "timeout", value)
+    if not limit:
+        raise DeclarationError(f"listener '{listener}': timeout={value!r} leaves it no time")
+    return limit
+
+
+def _retry(listener: str, retry: Retry | None) -> Retry | None:
+    if retry is None or isinstance(retry, Retry):
+        return retry
+    raise DeclarationError(
+        f"listener '{listener}': retry={retry!r} isn't a Retry; write retry=Retry(attempts=...)"
+    )
+
+
+def _breaker(listener: str, breaker: Breaker | None) -> Breaker | None:
+    if breaker is None or isinstance(breaker, Breaker):
+        return breaker
+    raise DeclarationError(
+        f"listener '{listener}': breaker={breaker!r} isn't a Breaker; write breaker=Breaker()"
+    )
+
+
+def _ordered(listener: str, options: ListenerOptions[EventT]) -> bool:
+    ordered = options.get("ordered", False)
+    if type(ordered) is not bool:
+        raise DeclarationError(f"listener '{listener}': ordered={ordered!r} must be True or False")
+    return ordered
+
+
+def _on_failure(listener: str, options: ListenerOptions[EventT]) -> OnFailure:
+    chosen = options.get("on_failure", "skip")
+    if chosen not in ("skip", "park_key"):
+        raise DeclarationError(
+            f"listener '{listener}': on_failure={chosen!r} must be 'skip' or 'park_key'"
+        )
+    if "on_failure" in options and not options.get("ordered"):
+        raise DeclarationError(
+            f"listener '{listener}': on_failure={chosen!r} is about order by key; add "
+            "ordered=True, or drop it"
+        )
+    return chosen
+
+
+def _start(listener: str, start: Start) -> Start:
+    match start:
+        case "new" | "all":
+            return start
+        case datetime() if start.tzinfo is not None:
+            return start
+        case int() if type(start) is int and start >= 1:
+            return start
+        case _:
+            raise DeclarationError(
+                f"listener '{listener}': start={start!r} must be 'new', 'all', a time with its "
+                "zone, or a sequence from 1"
+            )

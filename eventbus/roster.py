@@ -1,0 +1,65 @@
+"""The listeners of one service: each declared once, chosen by queue, checked before it works."""
+
+from collections.abc import Awaitable, Callable, Collection, Iterator
+
+from eventbus.declaration import subscription
+from eventbus.errors import DuplicateSubscriptionError
+from eventbus.event import Event
+from eventbus.registry import Registry
+from eventbus.subscription import EventT, ListenerOptions, Subscription
+
+__all__ = ("Roster", "bind")
+
+
+class Roster:
+    """What a service has declared so far, by listener."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+        self._subscriptions: dict[str, Subscription] = {}
+
+    def __iter__(self) -> Iterator[Subscription]:
+        """Iterate over the subscriptions, in the order of their declaration."""
+        return iter(tuple(self._subscriptions.values()))
+
+    def declare(
+        self,
+        event: type[Event] | str,
+        listener: Callable[..., Awaitable[None]],
+        options: ListenerOptions[EventT],
+    ) -> Subscription:
+        """Add a listener.
+
+        Raises:
+            DeclarationError, SubjectError: It is declared wrongly.
+            DuplicateSubscriptionError: The service has one of that name.
+        """
+        one = subscription(self._service, event, listener, options)
+        if one.listener in self._subscriptions:
+            raise DuplicateSubscriptionError(service=self._service, listener=one.listener)
+        self._subscriptions[one.listener] = one
+        return one
+
+    def queues(self, default: str) -> frozenset[str]:
+        """Return the queues that they belong to; ``default`` is that of those without one."""
+        return frozenset(one.queue or default for one in self)
+
+    def keep_only(self, queues: Collection[str], default: str) -> None:
+        """Forget the listeners of all other queues."""
+        self._subscriptions = {
+            one.listener: one for one in self if (one.queue or default) in queues
+        }
+
+
+def bind(one: Subscription, registry: Registry, discover: Callable[[], Registry]) -> None:
+    """Make a listener's events known and check it against all that is declared.
+
+    ``discover`` is called only where more must be known than its own classes.
+
+    Raises:
+        DeclarationError, UnknownEventError, IncompatibleSchemaError: It doesn't fit them.
+    """
+    one.register(registry)
+    if one.needs(registry):
+        discover()
+    one.check(registry)
