@@ -128,6 +128,9 @@ class Settings(BaseSettings):
     grace: _Seconds = 25.0
     """How long a stop may take; under the 30 s after which Kubernetes kills."""
 
+    store_url: str = "sqlite+aiosqlite:///eventbus.db"
+    """The database of outbox, inbox and event store, as SQLAlchemy writes it."""
+
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=0, ge=0, le=65535)
     """Port of a service's HTTP interface; 0 takes a free one and prints it."""

@@ -4,12 +4,14 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from eventbus.embedded import NatsServer, find_server
 from eventbus.errors import ServerNotFoundError
+from tests.postgres import Postgres, PostgresMissingError
 
 
 def deploy_tools() -> dict[str, str | None]:
@@ -43,3 +45,33 @@ def nats_server(_nats_binary: None) -> Iterator[NatsServer]:
     """Give each test a server of its own, with JetStream in a fresh temporary folder."""
     with NatsServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Give a PostgreSQL; skip on a laptop without one, and fail in CI."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(Postgres())
+        except PostgresMissingError as exc:
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"CI has to test against a real PostgreSQL: {exc}")
+            pytest.skip(str(exc))
+        yield server
+
+
+@pytest.fixture
+def postgres_dsn(postgres: Postgres) -> Iterator[str]:
+    """Give each test an empty database of its own, as ``postgresql://...``."""
+    dsn = postgres.database()
+    yield dsn
+    postgres.drop(dsn)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give the URL of an empty database, of each kind in turn, as SQLAlchemy writes it."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/bus.db"
+    dsn: str = request.getfixturevalue("postgres_dsn")
+    return dsn.replace("postgresql://", "postgresql+psycopg://", 1)

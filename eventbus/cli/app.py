@@ -12,6 +12,7 @@ from eventbus.cli.emit import emit
 from eventbus.cli.events import events
 from eventbus.cli.listener import listener
 from eventbus.cli.run import run as run_services
+from eventbus.cli.store import store
 from eventbus.errors import EventBusError
 
 __all__ = ("app", "run")
@@ -50,6 +51,7 @@ app.command("emit")(emit)
 app.command("events")(events)
 app.add_typer(dlq, name="dlq")
 app.add_typer(listener, name="listener")
+app.add_typer(store, name="store")
 
 
 def run() -> int:

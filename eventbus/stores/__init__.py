@@ -1,0 +1,1 @@
+"""Where events wait or are kept outside of the stream: outbox, inbox, event store."""

@@ -1,0 +1,109 @@
+"""The database behind the stores: which it may be, how it is opened, and its tables."""
+
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+
+from sqlalchemy import Connection, Engine, MetaData, event, inspect, make_url, select, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from eventbus.errors import SettingsError, StoreError
+from eventbus.stores.sql.tables import LANES, lanes, metadata
+
+__all__ = ("DRIVERS", "create_tables", "engine_of", "opened", "seed_lanes", "translated")
+
+DRIVERS = ("sqlite+aiosqlite", "postgresql+psycopg", "postgresql+asyncpg")
+"""What a store's URL may begin with."""
+_SEED = "INSERT INTO eventbus_outbox_lanes (lane) VALUES (:lane) ON CONFLICT DO NOTHING"
+BUSY_TIMEOUT = 10_000
+"""Milliseconds that SQLite waits for another writer."""
+
+
+def engine_of(url: str) -> AsyncEngine:
+    """Return the engine for a store's URL; it connects when it is first used.
+
+    Plain ``sqlite://`` and ``postgresql://`` mean aiosqlite and psycopg. SQLite writes ahead
+    (WAL), so that readers and the relay don't hold up the application's writes.
+
+    Raises:
+        SettingsError: It isn't a database that the stores work with, or a package is missing.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as exc:
+        raise SettingsError(f"the store's URL can't be read: {exc}") from exc
+    plain = {"sqlite": DRIVERS[0], "postgresql": DRIVERS[1], "postgres": DRIVERS[1]}
+    parsed = parsed.set(drivername=plain.get(parsed.drivername, parsed.drivername))
+    if parsed.drivername not in DRIVERS:
+        raise SettingsError(
+            f"the stores don't work with '{parsed.drivername}'; use {', '.join(DRIVERS)}"
+        )
+    try:
+        engine = create_async_engine(parsed, pool_pre_ping=parsed.drivername != DRIVERS[0])
+    except (ModuleNotFoundError, NoSuchModuleError) as exc:
+        raise SettingsError(
+            f"'{parsed.drivername}' needs a package that is missing ({exc}); "
+            "pip install 'eventbus[sql]'"
+        ) from exc
+    if parsed.get_backend_name() == "sqlite":
+        _tune(engine.sync_engine)
+    return engine
+
+
+def _tune(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def connected(connection: DBAPIConnection, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.close()
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncGenerator[AsyncEngine]:
+    """Give the engine of a URL, and close it at the end."""
+    engine = engine_of(url)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def create_tables(engine: AsyncEngine, wanted: MetaData = metadata) -> tuple[str, ...]:
+    """Create the tables that are missing, and return their names; what is there stays as it is.
+
+    Raises:
+        StoreError: The database can't be reached, or refuses it.
+    """
+    with translated("creating the tables"):
+        async with engine.begin() as connection:
+            made: tuple[str, ...] = await connection.run_sync(_create, wanted)
+            return made
+
+
+def _create(connection: Connection, wanted: MetaData) -> tuple[str, ...]:
+    there = set(inspect(connection).get_table_names())
+    wanted.create_all(connection)
+    if lanes.name in wanted.tables:
+        seed_lanes(connection)
+    return tuple(name for name in wanted.tables if name not in there)
+
+
+def seed_lanes(connection: Connection) -> None:
+    """Write the rows of the lanes that are missing; migrations make the table alone."""
+    there = set(connection.scalars(select(lanes.c.lane)))
+    missing = [{"lane": lane} for lane in range(LANES) if lane not in there]
+    if missing:
+        # Two processes may do this at once.
+        connection.execute(text(_SEED), missing)
+
+
+@contextmanager
+def translated(doing: str) -> Generator[None]:
+    """Raise what the database raises as a `StoreError`."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as exc:
+        cause = getattr(exc, "orig", None) or exc
+        raise StoreError(f"{doing} failed: {type(cause).__name__}: {cause}") from exc
