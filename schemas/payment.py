@@ -22,6 +22,8 @@ class PaymentCompleted(Event, name="payment.completed", key="payment_id"):
     amount: PositiveInt
     """In the currency's smallest unit, such as cents."""
     currency: Currency
+    order_id: str | None = None
+    """The order that it pays; None where there is none."""
 
 
 class PaymentFailed(Event, name="payment.failed", key="payment_id"):
@@ -33,3 +35,4 @@ class PaymentFailed(Event, name="payment.failed", key="payment_id"):
     """In the currency's smallest unit, such as cents."""
     currency: Currency
     reason: str
+    order_id: str | None = None

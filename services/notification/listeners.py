@@ -1,4 +1,4 @@
-"""Writes to people: welcome, profile changed, vendor approved, payment failed.
+"""Writes to people about their account, their vendor, their orders and their payments.
 
 Each mail is emitted as ``email.sent`` once it is delivered. A mail that is refused for good makes
 its event a dead letter at once; anything else is tried again. `MailGateway` says which domains
@@ -13,7 +13,9 @@ from typing_extensions import override
 
 from eventbus import Context, EventService, Retry, Settings
 from schemas.email import EmailSent
+from schemas.order import OrderCreated
 from schemas.payment import PaymentFailed
+from schemas.stock import StockRefused
 from schemas.user import UserCreated, UserUpdated
 from schemas.vendor import VendorStatusChanged
 from services.notification.mails import Mail, MailGateway, MailRefusedError
@@ -44,6 +46,8 @@ class NotificationService(EventService):
         self.subscribe(UserUpdated, self.profile_changed, retry=MAIL)
         self.subscribe(VendorStatusChanged, self.vendor_approved, retry=MAIL)
         self.subscribe(PaymentFailed, self.payment_failed, retry=URGENT_MAIL)
+        self.subscribe(OrderCreated, self.order_received, retry=MAIL)
+        self.subscribe(StockRefused, self.sold_out, retry=MAIL)
 
     @override
     async def start(self) -> None:
@@ -76,6 +80,16 @@ class NotificationService(EventService):
         text = f"Hello,\n\nyour payment {event.payment_id} failed: {event.reason}.\n"
         subject = "Your payment failed"
         await self._send(Mail(event.email, "payment_failed", subject, text), context)
+
+    async def order_received(self, event: OrderCreated, context: Context) -> None:
+        """Confirm an order to whom it is from."""
+        text = f"Hello,\n\nwe have your order of {event.quantity} x {event.product_id}.\n"
+        await self._send(Mail(event.email, "order_received", "We have your order", text), context)
+
+    async def sold_out(self, event: StockRefused, context: Context) -> None:
+        """Tell somebody that there isn't enough of what they ordered."""
+        text = f"Hello,\n\nthere are only {event.left} x {event.product_id} left.\n"
+        await self._send(Mail(event.email, "sold_out", "Sold out", text), context)
 
     async def _send(self, mail: Mail, context: Context) -> None:
         message_id = await self._gateway.deliver(mail, context)

@@ -1,4 +1,4 @@
-"""The HTTP API of payments: pay, with a card that may be refused.
+"""Takes the money: over the HTTP API of payments, and for orders whose goods are set aside.
 
 There is no bank behind it. As with the test cards of payment providers, the last four digits of
 the card decide: ``0002`` is declined, ``9995`` has no funds, ``0069`` has expired, every other one
@@ -10,7 +10,7 @@ Settings: ``EVENTBUS_HTTP_HOST`` and ``EVENTBUS_HTTP_PORT`` (0, the default, tak
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Protocol
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, EmailStr, PositiveInt, StringConstraints
@@ -20,9 +20,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from eventbus import EventService, Settings
+from eventbus import Context, EventService, Settings
 from eventbus.asgi import CorrelationMiddleware, HttpServer, error_handlers, read_body
 from schemas.payment import Currency, PaymentCompleted, PaymentFailed
+from schemas.stock import StockReserved
 
 __all__ = ("PaymentService",)
 
@@ -45,11 +46,12 @@ class Charge(BaseModel):
 
 
 class PaymentService(EventService):
-    """Emits how payments ended; listens to nothing."""
+    """Emits how payments ended."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__("payment", settings=settings)
         self.http = HttpServer(self, self._app())
+        self.subscribe(StockReserved, self.pay_order)
 
     def _app(self) -> Starlette:
         return Starlette(
@@ -61,27 +63,53 @@ class PaymentService(EventService):
     async def pay(self, request: Request) -> Response:
         """Charge a card: 201 with the payment's id, or 402 with that and the reason."""
         asked = Charge.model_validate_json(await read_body(request))
-        payment_id = str(uuid4())
-        reason = REFUSALS.get(asked.card[-4:])
-        if reason is None:
-            await self.emit(
-                PaymentCompleted(
-                    payment_id=payment_id,
-                    email=asked.email,
-                    amount=asked.amount,
-                    currency=asked.currency,
-                )
-            )
-            content = {"payment_id": payment_id, "status": "completed"}
+        outcome = _charged(str(uuid4()), asked.card[-4:], asked)
+        await self.emit(outcome)
+        if isinstance(outcome, PaymentCompleted):
+            content = {"payment_id": outcome.payment_id, "status": "completed"}
             return JSONResponse(content, HTTPStatus.CREATED)
-        await self.emit(
-            PaymentFailed(
-                payment_id=payment_id,
-                email=asked.email,
-                amount=asked.amount,
-                currency=asked.currency,
-                reason=reason,
-            )
-        )
-        content = {"payment_id": payment_id, "status": "failed", "reason": reason}
+        content = {
+            "payment_id": outcome.payment_id,
+            "status": "failed",
+            "reason": outcome.reason,
+        }
         return JSONResponse(content, HTTPStatus.PAYMENT_REQUIRED)
+
+    async def pay_order(self, event: StockReserved, context: Context) -> None:
+        """Charge the card of an order; an order is one payment, however often it is tried."""
+        payment_id = f"order-{event.order_id}"
+        await context.emit(_charged(payment_id, event.card_ending, event, event.order_id))
+
+
+class _Bill(Protocol):
+    """Who pays how much."""
+
+    @property
+    def email(self) -> str: ...
+    @property
+    def amount(self) -> int: ...
+    @property
+    def currency(self) -> str: ...
+
+
+def _charged(
+    payment_id: str, card_ending: str, bill: _Bill, order_id: str | None = None
+) -> PaymentCompleted | PaymentFailed:
+    """Charge a card, and return how it ended."""
+    reason = REFUSALS.get(card_ending)
+    if reason is None:
+        return PaymentCompleted(
+            payment_id=payment_id,
+            email=bill.email,
+            amount=bill.amount,
+            currency=bill.currency,
+            order_id=order_id,
+        )
+    return PaymentFailed(
+        payment_id=payment_id,
+        email=bill.email,
+        amount=bill.amount,
+        currency=bill.currency,
+        reason=reason,
+        order_id=order_id,
+    )

@@ -17,7 +17,9 @@ from eventbus.delivery import Outcome
 from eventbus.settings import Settings
 from eventbus.telemetry.signals import Happened, Settled
 from services.audit.listeners import AuditService, AuditSettings
+from services.inventory.listeners import InventoryService, InventorySettings
 from services.notification.listeners import NotificationService, NotificationSettings
+from services.order.app import OrderService
 from services.payment.app import PaymentService
 from services.triage.listeners import TriageService
 from services.user.app import UserService
@@ -85,6 +87,8 @@ class House:
         self.database = folder / "audit" / "audit.sqlite3"
         self.user = UserService(Settings(**self._common))
         self.vendor = VendorService(Settings(**self._common))
+        self.order = OrderService(Settings(**self._common))
+        self.inventory = InventoryService(InventorySettings(**self._common, opening_stock=10))
         self.payment = PaymentService(Settings(**self._common))
         self.webhooks = WebhooksService(WebhooksSettings(**self._common, webhook_secret=SECRET))
         self.triage = TriageService(Settings(**self._common))
@@ -112,7 +116,7 @@ async def running(*services: EventService) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def api(
-    service: UserService | VendorService | PaymentService | WebhooksService,
+    service: UserService | VendorService | OrderService | PaymentService | WebhooksService,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Run a service and call its HTTP interface, as anybody would."""
     async with service:

@@ -141,6 +141,11 @@ async def test_the_card_decides_how_a_payment_ends_and_is_told_to_nobody(house: 
     assert names(house.rows()) == ["payment.completed", "payment.failed"]
     assert told(house.rows())[1] == (
         "payment.failed",
-        {**order, "payment_id": refused.json()["payment_id"], "reason": "insufficient funds"},
+        {
+            **order,
+            "payment_id": refused.json()["payment_id"],
+            "reason": "insufficient funds",
+            "order_id": None,
+        },
     )
     assert not [row for row in house.rows() if "4000000" in row.data]

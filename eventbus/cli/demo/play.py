@@ -88,7 +88,7 @@ class Demo:
 
     async def _send(self, traffic: Traffic, system: System) -> None:
         self._screen.step(
-            "users sign up, vendors are approved, payments fail, GitHub delivers "
+            "users sign up, vendors are approved, payments fail, orders sell out, GitHub delivers "
             f"{len(self._deliveries)} webhooks"
         )
         async with asyncio.TaskGroup() as group:

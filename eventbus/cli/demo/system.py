@@ -26,9 +26,19 @@ __all__ = (
     "running",
 )
 
-SERVICES = ("audit", "notification", "triage", "user", "vendor", "payment", "webhooks")
+SERVICES = (
+    "audit",
+    "notification",
+    "triage",
+    "inventory",
+    "payment",
+    "user",
+    "vendor",
+    "order",
+    "webhooks",
+)
 """Listeners first, so that they are there when the first event is."""
-HTTP = frozenset(("user", "vendor", "payment", "webhooks"))
+HTTP = frozenset(("user", "vendor", "order", "payment", "webhooks"))
 START_PATIENCE = 60.0
 POLL = 0.05
 GRACE = 5.0

@@ -13,6 +13,7 @@ __all__ = ("Traffic",)
 USERS = 120
 VENDORS = 24
 PAYMENTS = 60
+ORDERS = 60
 PAUSE = 0.02
 """Seconds between two requests of one kind of client."""
 FLAKY = "flaky.example"
@@ -48,7 +49,13 @@ class Traffic:
         Raises:
             ExceptionGroup: A service didn't answer.
         """
-        clients: Sequence[_Client] = (self.users, self.vendors, self.payments, self.github)
+        clients: Sequence[_Client] = (
+            self.users,
+            self.vendors,
+            self.payments,
+            self.orders,
+            self.github,
+        )
         async with asyncio.TaskGroup() as group:
             for client in clients:
                 group.create_task(client())
@@ -98,6 +105,19 @@ class Traffic:
             await self._ask(
                 402 if declined else 201, "POST", payment_service + "/payments", charge
             )
+
+    async def orders(self) -> None:
+        """Order; one product is short, and some cards are declined."""
+        for number in range(ORDERS):
+            popular = number % 5 == 0
+            wish = {
+                "product_id": "p-popular" if popular else f"p-{number % 7}",
+                "quantity": 12 if popular else 1 + number % 3,
+                "email": f"buyer{number}@{_domain(number, 15)}",
+                "amount": 500 + 11 * number,
+                "card": DECLINED if number % 6 == 2 else CHARGED,
+            }
+            await self._ask(202, "POST", self.services["order"] + "/orders", wish)
 
     async def github(self) -> None:
         """Deliver; the first one twice, as GitHub does, and one with a wrong signature."""
