@@ -28,6 +28,7 @@ from eventbus.errors import (
     CodecError,
     GaveUpError,
     SchemaError,
+    SettleError,
     UnknownEventError,
     UpcastError,
 )
@@ -133,6 +134,9 @@ class Dispatcher:
             wiring.observe(Stuck(name, one.service, one.listener, exc))
         else:
             wiring.observe(self._settled(run, decision, outcome))
+        finally:
+            if run.alone:
+                self._alone.release()
         return run.wait
 
     async def hand_back(self, delivery: Delivery, known: Known) -> None:
@@ -160,11 +164,14 @@ class Dispatcher:
         if expires is not None and self._wiring.clock.now() >= expires:
             return DeadLetter(Reason.EXPIRED, f"expired at {h.render_time(expires)}")
         if run.verdict.suspect:
-            # One at a time: if the process dies now, it was this one (DESIGN.md 4.8).
-            async with self._alone:
-                back = await self._guarded(run, run.envelope)
-        else:
-            back = await self._guarded(run, run.envelope)
+            # One at a time until it is settled: if the process dies meanwhile, it was this one
+            # (DESIGN.md 4.8).
+            await self._alone.acquire()
+            run.alone = True
+        if run.delivery.lost:
+            # It waited too long for the one before; a mark now would be taken for a crash.
+            return Return()
+        back = await self._guarded(run, run.envelope)
         return back or self._retry.decide(
             run.error,
             attempt,
@@ -220,7 +227,7 @@ class Dispatcher:
             return Return()
         try:
             if run.verdict.suspect:
-                await self._attempts.started(run.delivery, run.verdict)
+                await self._mark(run)
             await self._run(run, envelope)
         except (Exception, asyncio.CancelledError):
             if circuit is not None:
@@ -230,6 +237,19 @@ class Dispatcher:
             return None
         # Later than the next probe, so that this is another event.
         return Return(circuit.breaker.pause * BEHIND_PROBE)
+
+    async def _mark(self, run: Run) -> None:
+        """Mark that the run of a suspect begins, if it still may.
+
+        Raises:
+            DriverError: It may not.
+        """
+        # It has waited: a lease that ended now would make a crash of the mark.
+        await run.delivery.in_progress()
+        await self._attempts.started(run.delivery, run.verdict)
+        if run.delivery.lost:
+            await self._attempts.returned(run.delivery, run.verdict)
+            raise SettleError(f"'{run.name}' was delivered again before its run could begin")
 
     def _circuit(self) -> Circuit | None:
         one = self._subscription

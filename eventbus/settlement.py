@@ -50,6 +50,8 @@ class Run:
     envelope: Envelope | None = None
     verdict: Verdict = field(default_factory=lambda: Verdict(attempt=0))
     """Which attempt it is; 0 where the listener was never reached."""
+    alone: bool = False
+    """It keeps all other suspects from running until it is settled."""
     begun: bool = False
     error: Exception | None = None
     duration: float = 0.0

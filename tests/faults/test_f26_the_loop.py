@@ -70,13 +70,15 @@ async def test_f26_a_blocked_loop_is_told_and_when_its_process_is_killed_nothing
 async def test_f26_a_listener_that_always_blocks_for_longer_than_its_lease_is_found(
     stage: Stage,
 ) -> None:
-    worker = stage.worker(concurrency=8, ack_wait=1.0, attempts=2)
+    worker = stage.worker(concurrency=15, ack_wait=1.0, attempts=2)
     source = stage.service("source")
     async with source:
         worker.start()
         await stage.started(1)
-        await stage.emit(source, *beside("beside"), blocking(1))
-        await stage.drained(30)
+        # Also what stands behind it: that waits for it when all of them are suspects.
+        for steps in (beside("before"), [blocking(1)], beside("behind")):
+            await stage.emit(source, *steps)
+        await stage.drained(45)
 
     await stage.check()
     letters = await stage.ground.letters()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eventbus import codec, deadletter
-from eventbus.attempts import History
+from eventbus.attempts import History, Verdict, judge
 from eventbus.correlation import Scope, current_scope
 from eventbus.declaration import subscription
 from eventbus.delivery import Outcome, Reason
@@ -425,7 +425,67 @@ async def test_suspects_run_one_at_a_time_and_others_beside_them(bench: Bench) -
 
     assert not any({"suspect 1", "suspect 2"} <= together for together in most)
     assert any("other" in together and len(together) == 2 for together in most)
-    assert bench.driver.journal == ["ack"] * 3
+    assert [one for one in bench.driver.journal if one != "in progress"] == ["ack"] * 3
+
+
+async def test_a_suspect_runs_only_once_the_one_before_is_settled(bench: Bench) -> None:
+    happened: list[str] = []
+
+    async def send(event: UserCreated) -> None:
+        happened.append(f"{event.user_id} runs")
+
+    class Slow(FakeDelivery):
+        async def ack(self) -> None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            happened.append(f"{self.sequence} is settled")
+
+    dispatcher = bench.dispatcher(send)
+    async with asyncio.TaskGroup() as group:
+        for number in (1, 2):
+            message = arriving(UserCreated(user_id=str(number)))
+            group.create_task(dispatcher(Slow(message, deliveries=2, sequence=number)))
+
+    assert happened == ["1 runs", "1 is settled", "2 runs", "2 is settled"]
+
+
+async def test_a_suspect_that_waited_for_longer_than_its_lease_is_neither_run_nor_marked(
+    bench: Bench,
+) -> None:
+    ran: list[str] = []
+    waited = bench.delivery(arriving(UserCreated(user_id="2")), deliveries=2, sequence=2)
+
+    async def send(event: UserCreated) -> None:
+        ran.append(event.user_id)
+        waited.lost = True
+
+    dispatcher = bench.dispatcher(send)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(dispatcher(bench.delivery(deliveries=2)))
+        group.create_task(dispatcher(waited))
+
+    assert ran == ["u-1"]
+    assert bench.driver.attempts.writes == [History(started=2)]
+
+
+async def test_a_suspect_that_is_lost_while_it_is_marked_is_not_blamed(bench: Bench) -> None:
+    ran: list[str] = []
+    delivery = bench.delivery(deliveries=2)
+    log = bench.driver.attempts
+
+    async def send(event: UserCreated) -> None:
+        ran.append(event.user_id)
+
+    async def write(place: str, history: History) -> None:
+        log.histories[place] = history
+        delivery.lost = True
+
+    log.write = write  # type: ignore[method-assign]
+    await bench.handle(send, delivery)
+
+    assert ran == []
+    (history,) = log.histories.values()
+    assert judge(history, deliveries=3) == Verdict(1, history=history)
 
 
 async def test_an_event_that_ends_its_process_each_time_becomes_a_dead_letter(
