@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from eventbus.cli.demo.system import SERVICES
 from tests.cli.shell import ROOT, Running, cli, started, until
 
 pytestmark = [
@@ -91,7 +92,7 @@ def test_nothing_outlives_the_demo(tmp_path: Path, number: signal.Signals) -> No
         running.popen.send_signal(number)
         code = running.end()
 
-    assert len(family) == 8
+    assert len(family) == len(SERVICES) + 1  # and the server
     assert code in (128 + number, -number)
     until(lambda: not any(alive(one) for one in family), "a process is left")
     if number is signal.SIGTERM:
