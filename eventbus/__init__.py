@@ -26,6 +26,7 @@ from eventbus.retry import Retry
 from eventbus.service import EventService
 from eventbus.subscription import Subscription
 from eventbus.thread import in_loop, in_thread
+from eventbus.upcast import upcast
 
 if TYPE_CHECKING:
     from eventbus.settings import Settings
@@ -63,6 +64,7 @@ __all__ = (
     "__version__",
     "in_loop",
     "in_thread",
+    "upcast",
 )
 
 

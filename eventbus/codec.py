@@ -8,14 +8,16 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from eventbus import headers as h
 from eventbus.envelope import Envelope, Message
-from eventbus.errors import DecodeError, InvalidEventError
+from eventbus.errors import DecodeError, InvalidEventError, UpcastError
 from eventbus.event import Event, UnknownEvent
 from eventbus.ids import is_id
-from eventbus.registry import Registry
+from eventbus.registry import Reading, Registry
+from eventbus.upcast import Payload, Upcast
 
 __all__ = ("decode", "encode", "invalid", "validate", "version_of")
 
 _JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
+_PAYLOAD: TypeAdapter[Payload] = TypeAdapter(Payload)
 MAX_PROBLEMS = 20
 """How many problems an error lists; a body from outside may have any number."""
 MAX_PATH = 200
@@ -68,18 +70,25 @@ def validate(event: type[Event], data: Mapping[str, object]) -> Event:
 
 
 def decode(
-    message: Message, name: str, registry: Registry, *, received: datetime, unknown: bool = False
+    message: Message,
+    name: str,
+    registry: Registry,
+    *,
+    received: datetime,
+    accepts: tuple[type[Event], ...] = (Event,),
+    unknown: bool = False,
 ) -> Envelope:
     """Return the envelope in a message that arrived as event ``name``.
 
     Tolerant: fields that this side doesn't know are ignored, a newer version than known is read
-    as the newest known. Everything in the message is untrusted. ``received`` stands in for a
-    missing time. With ``unknown``, a name that isn't declared gives an `UnknownEvent`.
+    as the newest known, an older one goes through the upcasts to what is in ``accepts``.
+    Everything in the message is untrusted. ``received`` stands in for a missing time. With ``unknown``, a name that isn't declared gives an `UnknownEvent`.
 
     Raises:
         DecodeError: It isn't an event, or another one than its subject says.
         UnknownEventError: No class is declared for that name, or that version of it.
         InvalidEventError: The payload doesn't fit the class.
+        UpcastError: An upcast fails on it.
     """
     headers = h.lowered(message.headers)
     id = _required(message, headers, h.ID)
@@ -95,7 +104,7 @@ def decode(
     if unknown and name not in registry:
         event: Event = _unknown(message, name, version or 1)
     else:
-        event = _event(registry.resolve(name, version), name, message.body)
+        event = _event(registry.reading(name, version, accepts), name, version, message.body)
     return Envelope(
         event=event,
         body=message.body,
@@ -115,7 +124,9 @@ def decode(
     )
 
 
-def invalid(name: str, error: ValidationError) -> InvalidEventError:
+def invalid(
+    name: str, error: ValidationError, versions: tuple[int, int] | None = None
+) -> InvalidEventError:
     """Return our error for pydantic's: the paths and messages, without the values."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     problems = [
@@ -124,19 +135,35 @@ def invalid(name: str, error: ValidationError) -> InvalidEventError:
     ]
     if len(found) > MAX_PROBLEMS:
         problems.append(("", f"and {len(found) - MAX_PROBLEMS} more problems"))
-    return InvalidEventError(name=name, problems=problems)
+    return InvalidEventError(name=name, problems=problems, versions=versions)
 
 
-def _event(event: type[Event], name: str, body: bytes) -> Event:
+def _event(reading: Reading, name: str, version: int | None, body: bytes) -> Event:
+    if reading.steps:
+        body = _upcasted(reading.steps, name, body)
     try:
-        read: Event = event.__pydantic_validator__.validate_json(body, extra="ignore")
+        read: Event = reading.event.__pydantic_validator__.validate_json(body, extra="ignore")
     except ValidationError as exc:
-        raise invalid(name, exc) from exc
+        between = version not in (None, reading.version)
+        raise invalid(name, exc, (version or 0, reading.version) if between else None) from exc
     except Exception as exc:
         # A validator of the user's: pydantic passes on all but ValueError and AssertionError.
         problem = f"its validators raised {type(exc).__name__}"
         raise InvalidEventError(name=name, problems=[("", problem)]) from exc
     return read
+
+
+def _upcasted(steps: tuple[Upcast, ...], name: str, body: bytes) -> bytes:
+    try:
+        data = _PAYLOAD.validate_json(body)
+    except ValidationError as exc:
+        raise invalid(name, exc) from exc
+    for step in steps:
+        data = step(data)
+    try:
+        return _PAYLOAD.dump_json(data, warnings="error")
+    except Exception as exc:
+        raise UpcastError(f"{steps[-1]} gave what isn't JSON: {type(exc).__name__}") from exc
 
 
 def _unknown(message: Message, name: str, version: int) -> UnknownEvent:

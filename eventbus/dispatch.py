@@ -195,6 +195,7 @@ class Dispatcher:
                 run.name,
                 wiring.registry,
                 received=stored,
+                accepts=self._subscription.accepts,
                 unknown=self._subscription.takes_any,
             )
             self._check_taken(run.envelope)

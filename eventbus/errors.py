@@ -252,16 +252,25 @@ class InvalidEventError(SchemaError):
     """The payload doesn't fit the declared fields.
 
     ``problems`` holds (field path, message) pairs; values are left out on purpose,
-    because payloads may hold personal data and errors go to logs.
+    because payloads may hold personal data and errors go to logs. ``versions`` are the one it was
+    emitted as and the one it was read as, where they differ.
     """
 
     code = "schema.invalid_event"
 
-    def __init__(self, *, name: str, problems: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        problems: Sequence[tuple[str, str]],
+        versions: tuple[int, int] | None = None,
+    ) -> None:
         self.name = name
         self.problems = tuple(problems)
+        self.versions = versions
         listed = "; ".join(f"{where or 'payload'}: {what}" for where, what in self.problems)
-        super().__init__(f"invalid '{name}': {listed}")
+        read = f" (version {versions[0]}, read as version {versions[1]})" if versions else ""
+        super().__init__(f"invalid '{name}'{read}: {listed}")
 
 
 class IncompatibleSchemaError(SchemaError):

@@ -63,3 +63,4 @@ def bind(one: Subscription, registry: Registry, discover: Callable[[], Registry]
     if one.needs(registry):
         discover()
     one.check(registry)
+    registry.check()

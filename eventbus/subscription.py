@@ -174,7 +174,7 @@ class Subscription:
         for pattern in self.events:
             names = registry.names(pattern) if is_pattern(pattern) else (pattern,)
             for name in names:
-                self._check_accepts(registry.resolve(name), pattern)
+                self._check_accepts(registry, name, pattern)
 
     def _check_declared(self, registry: Registry) -> None:
         """Refuse the name of an event that isn't declared: a typo, unless it says otherwise."""
@@ -190,12 +190,18 @@ class Subscription:
                 f"'{', '.join(self.events)}'; subscribe it to {event.__name__}"
             )
 
-    def _check_accepts(self, event: type[Event], pattern: str) -> None:
-        if not issubclass(event, self.accepts):
-            takes = " | ".join(one.__name__ for one in self.accepts)
+    def _check_accepts(self, registry: Registry, name: str, pattern: str) -> None:
+        takes = " | ".join(one.__name__ for one in self.accepts)
+        if not issubclass(registry.reading(name, None, self.accepts).event, self.accepts):
             raise DeclarationError(
                 f"listener '{self.listener}' takes {takes}, but '{pattern}' also brings "
-                f"{event.__name__}; annotate it with Event or narrow the pattern"
+                f"{registry.resolve(name).__name__}; annotate it with Event or narrow the pattern"
+            )
+        for version in registry.unreadable(name, self.accepts):
+            raise DeclarationError(
+                f"listener '{self.listener}' takes {takes}, and nothing leads there from version "
+                f"{version} of '{name}'; add @upcast(\"{name}\", from_version={version}), or take "
+                f"{registry.resolve(name, version).__name__} too"
             )
 
 
