@@ -17,8 +17,8 @@ from tests.faults.harness.step import StepTaken
 pytestmark = [pytest.mark.faults, pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
 
 ELECTED_WITHIN = 15.0
-SOURCED_WITHIN = 40.0
-"""A server looks only every ten seconds or so whether what it sources from has stalled."""
+SOURCED_WITHIN = 50.0
+"""A server looks only every ten seconds whether what it sources from has been silent as long."""
 PROMPT = 3.0
 REPLICATED = {"replicas": 3, "emit_timeout": 25, "publish_timeout": 2}
 
@@ -144,10 +144,14 @@ async def test_f08_what_is_due_while_the_leader_of_what_waits_is_dead_comes_once
     mailer = replicated(nodes)
     steps = [StepTaken(thread="due", number=n) for n in range(20)]
     async with mailer:
+        leader = await cluster.leader("EVENTS_LATER")
+        # A node that leads both takes twice as long: who sources asks before there is a leader
+        # to answer, and servers wait 30 s for that answer.
+        while await cluster.leader() == leader:
+            await cluster.step_down()
         now = datetime.now(UTC)  # noqa: TID251 - the server's clock decides
         due = {step: now + timedelta(seconds=2 + n / 5) for n, step in enumerate(steps)}
         await nodes.schedule(mailer, due)
-        leader = await cluster.leader("EVENTS_LATER")
         await nodes.handled(steps[0].mark)
         cluster.nodes[leader].kill()
         await asyncio.sleep(1)
