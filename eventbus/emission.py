@@ -17,7 +17,7 @@ from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions, chai
 from eventbus.subject import Subjects
 from eventbus.telemetry.signals import EmitFailed, Emitted, Observer
 
-__all__ = ("Emitter", "Publishing")
+__all__ = ("Emitter", "Publishing", "check_options")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Emitter:
             DriverError: As `eventbus.drivers.base.Driver.publish`.
         """
         if options:
-            _check_options(options)
+            check_options(options)
         publishing = self._publishing
         scope = current_scope()
         repeated = self._unresolved_id(event, scope)
@@ -105,6 +105,7 @@ class Emitter:
                 size=len(envelope.body),
                 duplicate=receipt.duplicate,
                 key=envelope.key,
+                causation_id=envelope.causation_id,
                 trace=receipt.trace,
             )
         )
@@ -181,7 +182,12 @@ class Emitter:
         self._unresolved[number] = _Unresolved(reference, event_id, scope.handled)
 
 
-def _check_options(options: EmitOptions) -> None:
+def check_options(options: EmitOptions) -> None:
+    """Refuse an option that `emit` doesn't have.
+
+    Raises:
+        TypeError: It has no such option; the message says which it has.
+    """
     known = tuple(EmitOptions.__annotations__)
     for option in options:
         if option not in known:

@@ -16,9 +16,11 @@ from eventbus.clock import Clock, SystemClock
 from eventbus.dispatch import Dispatcher, Wiring
 from eventbus.drivers.base import Driver, Receipt, Status
 from eventbus.drivers.choice import driver_of
+from eventbus.duration import Duration
 from eventbus.emission import Emitter, Publishing
 from eventbus.errors import DeclarationError, NotConnectedError
 from eventbus.event import Event
+from eventbus.faking import Fake, active_fakes, current_fake
 from eventbus.lifecycle import Lifecycle
 from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions, Middleware
 from eventbus.registry import Registry
@@ -33,6 +35,7 @@ from eventbus.subscription import (
     Subscription,
 )
 from eventbus.telemetry.signals import Observer, Observers
+from eventbus.tracking import Track, Tracked
 from eventbus.worker.upkeep import upkeep
 from eventbus.worker.worker import Job, Worker
 
@@ -236,7 +239,11 @@ class EventService:
             BackpressureError: The stream is full of unread events; nothing is stored.
             PayloadTooLargeError, NotAuthorizedError, NotConnectedError, PublishError: Not stored.
         """
-        return await self._ready().emit(self._event(event, data), options)
+        one = self._event(event, data)
+        fake = current_fake(self.name, type(one))
+        if fake is not None:
+            return fake.record(one, options, service=self.name, time=self._clock.now())
+        return await self._ready().emit(one, options)
 
     async def emit_many(self, events: Iterable[Event]) -> list[Receipt]:
         """Emit events at once, in their order, and return their receipts in the same order.
@@ -246,6 +253,8 @@ class EventService:
         Raises:
             ExceptionGroup: What the emits that failed raised.
         """
+        if active_fakes():
+            return [await self.emit(one) for one in events]
         return await self._ready().emit_many(events)
 
     def _event(self, event: Event | str, data: Mapping[str, object] | None) -> Event:
@@ -267,6 +276,28 @@ class EventService:
                 "'await events.start()' before emit"
             )
         return self._emitter
+
+    # Testing -----------------------------------------------------------------------------------
+
+    def fake(
+        self,
+        *,
+        only: Iterable[type[Event] | str] = (),
+        except_: Iterable[type[Event] | str] = (),
+    ) -> Fake:
+        """Record what this service emits instead of publishing it, from now on.
+
+        ``with events.fake() as fake:`` ends it with the block, else `Fake.restore` does. The
+        service need not be started. See `eventbus.faking.Fake`.
+        """
+        return Fake(self.name, only=only, except_=except_, listening=lambda: self.subscriptions)
+
+    def track(self, *others: Tracked, timeout: Duration = 10.0) -> Track:
+        """Wait for all that the emits of a block cause here and in other services.
+
+        See `eventbus.tracking.Track`.
+        """
+        return Track((self, *others), timeout=timeout)
 
     # Running -----------------------------------------------------------------------------------
 

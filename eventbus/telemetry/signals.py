@@ -45,6 +45,8 @@ class Emitted:
     """Bytes of the payload."""
     duplicate: bool
     key: str | None = None
+    causation_id: str | None = None
+    """The event that was handled where it was emitted; None outside of listeners."""
     trace: str = ""
     """The ``traceparent`` that it was sent with; empty without a trace."""
 
