@@ -30,6 +30,8 @@ class Outcome(StrEnum):
     DEAD = "dead"
     DROPPED = "dropped"
     DUPLICATE = "duplicate"
+    RAISED = "raised"
+    """Its error went to whoever emitted the event, who waits for its listeners."""
 
 
 class Reason(StrEnum):

@@ -2,15 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from eventbus import codec
 from eventbus import headers as h
 from eventbus.attempts import Attempts, Known
+from eventbus.calling import raised_by, read_for, scope_of, tell_failed
 from eventbus.clock import Clock
-from eventbus.correlation import Handled, Scope, entered
+from eventbus.correlation import entered
 from eventbus.delivery import (
     DeadLetter,
     Decision,
@@ -30,7 +30,6 @@ from eventbus.errors import (
     SchemaError,
     SettleError,
     UnknownEventError,
-    UpcastError,
 )
 from eventbus.middleware.base import Context, Emit, Middleware, chain
 from eventbus.middleware.breaker import BreakerState, Circuit
@@ -43,7 +42,6 @@ from eventbus.subject import Subjects
 from eventbus.subscription import Subscription
 from eventbus.telemetry.conditions import BreakerChanged
 from eventbus.telemetry.signals import (
-    FailedHookRaised,
     ListenerStarted,
     Observer,
     Received,
@@ -190,15 +188,9 @@ class Dispatcher:
         message, wiring = run.delivery.message, self._wiring
         stored = run.delivery.stored_at
         try:
-            run.envelope = codec.decode(
-                message,
-                run.name,
-                wiring.registry,
-                received=stored,
-                accepts=self._subscription.accepts,
-                unknown=self._subscription.takes_any,
+            run.envelope = read_for(
+                self._subscription, message, run.name, wiring.registry, received=stored
             )
-            self._check_taken(run.envelope)
         except UnknownEventError as exc:
             run.error = exc
             # A rolling deploy: the producer is ahead of us, or this process is the old one.
@@ -209,16 +201,6 @@ class Dispatcher:
             run.error = exc
             return DeadLetter(Reason.INVALID, str(exc))
         return None
-
-    def _check_taken(self, envelope: Envelope) -> None:
-        """Refuse an event of another class than the listener takes: an older version of it."""
-        one = self._subscription
-        if not isinstance(envelope.event, one.accepts):
-            takes = " | ".join(event.__name__ for event in one.accepts)
-            raise UpcastError(
-                f"listener '{one.listener}' takes {takes}, but '{envelope.name}' version "
-                f"{envelope.version} is a {type(envelope.event).__name__}"
-            )
 
     async def _guarded(self, run: Run, envelope: Envelope) -> Return | None:
         """Run the listener, where its breaker lets it; None where that counts as an attempt."""
@@ -280,47 +262,21 @@ class Dispatcher:
         run.begun = True
         started = wiring.clock.monotonic()
         try:
-            with entered(_scope(envelope, one.durable, run.redrive)):
-                run.error = await self._raised(self._chain(context))
+            with entered(scope_of(envelope, one.durable, run.redrive)):
+                run.error = await raised_by(self._chain(context), one.listener)
         finally:
             run.duration = wiring.clock.monotonic() - started
 
     async def _tell_failed(self, run: Run, decision: DeadLetter) -> None:
         """Call the listener's ``failed``, now that the dead letter is stored."""
-        one, envelope, hook = self._subscription, run.envelope, self._subscription.failed
-        if hook is None or envelope is None or decision.reason in _UNREADABLE:
+        one, envelope = self._subscription, run.envelope
+        if one.failed is None or envelope is None or decision.reason in _UNREADABLE:
             return
         context = _context(envelope, run, one, self._wiring.emit)
         error = run.error or GaveUpError(reason=decision.reason, detail=decision.detail)
-
-        async def call() -> None:
-            async with asyncio.timeout(one.timeout):
-                await hook(context.event, context, error)
-
         # Another place than the listener's: what both emit, even if it is equal, is two events.
-        with entered(_scope(envelope, f"{one.durable}:failed", run.redrive)):
-            raised = await self._raised(call())
-        if raised is not None:
-            self._wiring.observe(
-                FailedHookRaised(run.name, envelope.id, one.service, one.listener, raised)
-            )
-
-    async def _raised(self, call: Awaitable[None]) -> Exception | None:
-        """Return what the user's code raises; a cancellation from outside passes through."""
-        try:
-            await call
-        except Exception as exc:
-            if _cancelled_from_outside():  # what it raises on its way out isn't a failure
-                raise asyncio.CancelledError from exc
-            return exc
-        except asyncio.CancelledError as exc:
-            if _cancelled_from_outside():
-                raise
-            listener = self._subscription.listener
-            error = RuntimeError(f"listener '{listener}' was cancelled by its own code")
-            error.__cause__ = exc
-            return error
-        return None
+        scope = scope_of(envelope, f"{one.durable}:failed", run.redrive)
+        await tell_failed(one, context, error, scope, self._wiring.observe)
 
     async def _call(self, context: Context) -> None:
         await self._subscription.handler(context.event, context)
@@ -352,21 +308,6 @@ class Dispatcher:
             emitted_at=envelope.time if envelope else None,
             trace=envelope.trace.get("traceparent", "") if envelope else "",
         )
-
-
-def _cancelled_from_outside() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _scope(envelope: Envelope, place: str, redrive: int) -> Scope:
-    """Return what is inherited from a handled event; ids repeat for an equal place and redrive."""
-    return Scope(
-        correlation_id=envelope.correlation_id,
-        causation_id=envelope.id,
-        trace=envelope.trace,
-        handled=Handled(envelope.id, place, redrive),
-    )
 
 
 def _detail(decision: Decision) -> str:

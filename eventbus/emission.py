@@ -2,16 +2,23 @@
 
 import asyncio
 import weakref
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from eventbus import codec
 from eventbus import headers as h
 from eventbus.clock import Clock
 from eventbus.correlation import Handled, Scope, current_scope
-from eventbus.drivers.base import Driver, Receipt
+from eventbus.drivers.base import Driver, Receipt, is_immediate
 from eventbus.envelope import NO_HEADERS, Envelope, Message
-from eventbus.errors import BackpressureError, EmitUnknown, IdConflictError, did_you_mean
+from eventbus.errors import (
+    BackpressureError,
+    DeclarationError,
+    EmitUnknown,
+    IdConflictError,
+    did_you_mean,
+)
 from eventbus.event import Event
 from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions, chain_emit
 from eventbus.subject import Subjects
@@ -25,11 +32,22 @@ class Publishing:
     """What the emits of one service go through."""
 
     driver: Driver
+    """Where neither the emit nor the event names one."""
     subjects: Subjects
     source: str
     clock: Clock
     observe: Observer
     middleware: tuple[EmitMiddleware, ...]
+    named: Mapping[str, Driver] = field(default_factory=dict[str, Driver])
+    """The drivers that may be named."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """A driver, and the chain that ends in it."""
+
+    driver: Driver
+    chain: CallEmit
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +61,12 @@ class _Unresolved:
 
 
 class Emitter:
-    """Emits through one driver."""
+    """Emits through the drivers of one service."""
 
     def __init__(self, publishing: Publishing) -> None:
         self._publishing = publishing
-        self._chain: CallEmit = chain_emit(publishing.middleware, self._publish)
+        self._lane = self._lane_to(publishing.driver)
+        self._lanes = {name: self._lane_to(one) for name, one in publishing.named.items()}
         self._unresolved: dict[int, _Unresolved] = {}
 
     async def emit(self, event: Event, options: EmitOptions) -> Receipt:
@@ -66,6 +85,7 @@ class Emitter:
             check_options(options)
         publishing = self._publishing
         scope = current_scope()
+        lane = self._choose(event, options)
         repeated = self._unresolved_id(event, scope)
         given = options.get("id")
         user_headers = options.get("headers")
@@ -82,16 +102,16 @@ class Emitter:
         fresh = given is None and repeated is None and scope.handled is None
         started = publishing.clock.monotonic()
         try:
-            receipt = await self._chain(envelope)
+            receipt = await lane.chain(envelope)
             if receipt.duplicate:
-                await self._check_duplicate(envelope, receipt, fresh=fresh)
+                await self._check_duplicate(lane.driver, envelope, receipt, fresh=fresh)
         except asyncio.CancelledError:
             self._remember(event, envelope.id, scope)
             raise
         except Exception as exc:
             if isinstance(exc, EmitUnknown):
                 self._remember(event, envelope.id, scope)
-            self._failed(envelope, exc, started)
+            self._failed(lane.driver, envelope, exc, started)
             raise
         if repeated is not None:
             self._unresolved.pop(id(event), None)
@@ -99,7 +119,7 @@ class Emitter:
             Emitted(
                 name=envelope.name,
                 id=envelope.id,
-                driver=publishing.driver.name,
+                driver=lane.driver.name,
                 correlation_id=envelope.correlation_id,
                 duration=publishing.clock.monotonic() - started,
                 size=len(envelope.body),
@@ -125,14 +145,39 @@ class Emitter:
             raise ExceptionGroup(f"{len(errors)} of {len(results)} events failed", errors)
         return [one for one in results if isinstance(one, Receipt)]
 
-    async def _publish(self, envelope: Envelope) -> Receipt:
+    def _lane_to(self, driver: Driver) -> _Lane:
+        last: CallEmit = partial(self._publish, driver)
+        if is_immediate(driver):
+            last = driver.hand_over
+        return _Lane(driver, chain_emit(self._publishing.middleware, last))
+
+    def _choose(self, event: Event, options: EmitOptions) -> _Lane:
+        """Return the lane of the driver that the emit names, else the event, else the service's.
+
+        Raises:
+            DeclarationError: There is none of that name.
+        """
+        name = options.get("driver")
+        if name is None:
+            spec = event.event_spec
+            name = None if spec is None else spec.driver
+            if name is None:
+                return self._lane
+        lane = self._lanes.get(name)
+        if lane is None:
+            known, hint = ", ".join(self._lanes), did_you_mean(name, self._lanes)
+            raise DeclarationError(
+                f"service '{self._publishing.source}' has no driver '{name}' (it has {known}){hint}"
+            )
+        return lane
+
+    async def _publish(self, driver: Driver, envelope: Envelope) -> Receipt:
         subject = self._publishing.subjects.event(envelope.name)
-        receipt = await self._store(codec.encode(envelope, subject))
+        receipt = await self._store(driver, codec.encode(envelope, subject))
         trace = envelope.trace.get("traceparent", "")
         return replace(receipt, trace=trace) if trace else receipt
 
-    async def _store(self, message: Message) -> Receipt:
-        driver = self._publishing.driver
+    async def _store(self, driver: Driver, message: Message) -> Receipt:
         try:
             return await driver.publish(message)
         except BackpressureError:
@@ -141,9 +186,11 @@ class Emitter:
         # Refused, it would be tried again and again while the handled event holds the very room.
         return await driver.hold(message)
 
-    async def _check_duplicate(self, envelope: Envelope, receipt: Receipt, *, fresh: bool) -> None:
+    async def _check_duplicate(
+        self, driver: Driver, envelope: Envelope, receipt: Receipt, *, fresh: bool
+    ) -> None:
         """Refuse a duplicate that isn't this event (DESIGN.md 4.9)."""
-        stored = await self._publishing.driver.stored(receipt)
+        stored = await driver.stored(receipt)
         if stored is None and not fresh:
             return
         if stored is None:
@@ -153,13 +200,15 @@ class Emitter:
             place = f"'{kind}' at {receipt.stream}:{receipt.sequence}"
             raise IdConflictError(name=envelope.name, id=envelope.id, stored=place)
 
-    def _failed(self, envelope: Envelope, error: Exception, started: float) -> None:
+    def _failed(
+        self, driver: Driver, envelope: Envelope, error: Exception, started: float
+    ) -> None:
         publishing = self._publishing
         publishing.observe(
             EmitFailed(
                 name=envelope.name,
                 id=envelope.id,
-                driver=publishing.driver.name,
+                driver=driver.name,
                 correlation_id=envelope.correlation_id,
                 duration=publishing.clock.monotonic() - started,
                 error=error,

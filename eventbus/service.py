@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack, overload
 
 from eventbus import codec
 from eventbus.clock import Clock, SystemClock
+from eventbus.connections import Connections
 from eventbus.dispatch import Dispatcher, Wiring
 from eventbus.drivers.base import Driver, Receipt, Status
 from eventbus.drivers.choice import driver_of
@@ -91,6 +92,8 @@ class EventService:
         self._discovered = False
         self._emitter: Emitter | None = None
         self._lifecycle: Lifecycle | None = None
+        self._connections: Connections | None = None
+        self._wiring: Wiring | None = None
 
     # Declaring ---------------------------------------------------------------------------------
 
@@ -316,18 +319,21 @@ class EventService:
             bind(one, self.registry, self.discover)
         driver = self._driver or driver_of(self.settings, self.name)
         driver.watch(self._observers)
-        self._emitter = Emitter(self._publishing(driver))
+        self._connections = Connections(driver, self.settings.namespace)
+        self._wiring = self._wired(driver)
+        self._emitter = Emitter(self._publishing(self._connections))
         observe, clock = self._observers, self._clock
         beside = upkeep(driver, lambda: self.subscriptions, observe, clock)
         jobs = (*self._jobs, *beside)
-        worker = Worker(driver, self._dispatcher(driver), jobs=jobs, clock=clock)
+        worker = Worker(driver, self._dispatcher, jobs=jobs, clock=clock)
         self._lifecycle = Lifecycle(
             self.name, driver, worker, observe=self._observers, clock=self._clock
         )
         try:
-            await self._lifecycle.start(self.subscriptions, declared=self.subscriptions)
+            worked = [one for one in self._roster if self._is_worked(one)]
+            await self._lifecycle.start(worked, declared=self.subscriptions)
         except BaseException:
-            self._lifecycle = self._emitter = None
+            self._ended()
             raise
 
     async def stop(self, grace: float | None = None) -> None:
@@ -341,7 +347,13 @@ class EventService:
         try:
             await self._lifecycle.stop(self.settings.grace if grace is None else grace)
         finally:
-            self._lifecycle = self._emitter = None
+            self._ended()
+
+    def _ended(self) -> None:
+        self._lifecycle = self._emitter = None
+        if self._connections is not None:
+            self._connections.end()
+        self._connections = self._wiring = None
 
     async def run(self) -> None:
         """Start, and work until this is cancelled or `stop` is called; then stop.
@@ -380,7 +392,8 @@ class EventService:
     async def _listen(self, one: Subscription) -> None:
         if self._lifecycle is not None:
             bind(one, self.registry, self.discover)
-            await self._lifecycle.add(one)
+            if self._is_worked(one):
+                await self._lifecycle.add(one)
 
     @property
     def settings(self) -> "Settings":
@@ -409,19 +422,30 @@ class EventService:
             self._discovered = True
         return self.registry
 
-    def _publishing(self, driver: Driver) -> Publishing:
+    def _is_worked(self, one: Subscription) -> bool:
+        """Let a listener hear what is emitted at once; return whether a worker works it too."""
+        assert self._connections is not None, "a service that runs has connections"
+        assert self._wiring is not None, "a service that runs is wired"
+        return self._connections.add(one, self._wiring)
+
+    def _dispatcher(self, one: Subscription) -> Dispatcher:
+        assert self._wiring is not None, "a service that runs is wired"
+        return Dispatcher(one, self._wiring)
+
+    def _publishing(self, connections: Connections) -> Publishing:
         return Publishing(
-            driver=driver,
+            driver=connections.driver,
             subjects=self.settings.subjects,
             source=self.name,
             clock=self._clock,
             observe=self._observers,
             middleware=tuple(self._emit_middleware),
+            named=connections.named,
         )
 
-    def _dispatcher(self, driver: Driver) -> Callable[[Subscription], Dispatcher]:
+    def _wired(self, driver: Driver) -> Wiring:
         settings = self.settings
-        wiring = Wiring(
+        return Wiring(
             driver=driver,
             registry=self.registry,
             subjects=settings.subjects,
@@ -432,4 +456,3 @@ class EventService:
             retry=Retry(attempts=settings.retry_attempts, start=settings.retry_delay),
             park_after=settings.park_after,
         )
-        return lambda one: Dispatcher(one, wiring)

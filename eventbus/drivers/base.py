@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self, TypeAlias
 
+from typing_extensions import TypeIs
+
 from eventbus.attempts import AttemptLog
 from eventbus.delivery import Delivery
 from eventbus.drivers.room import DurableState, Room
-from eventbus.envelope import Message
+from eventbus.envelope import Envelope, Message
 from eventbus.parked import ParkedLog
 
 __all__ = (
@@ -22,12 +24,15 @@ __all__ = (
     "Driver",
     "DriverSignal",
     "Features",
+    "Immediate",
     "InOrder",
+    "Local",
     "Notify",
     "Receipt",
     "Start",
     "Status",
     "TopologyChanged",
+    "is_immediate",
 )
 
 HEADROOM = 4096
@@ -63,6 +68,11 @@ class Features:
     """Order by key holds across processes."""
     schedules: bool = False
     """Long retries and delayed emits survive restarts without holding a pending place."""
+    stores: bool = True
+    """Events are kept until their listeners have handled them: they are delivered again, become
+    dead letters, and are known by their ids for a while."""
+    immediate: bool = False
+    """Listeners run before the publish returns, and what they raise is raised there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,21 @@ class InOrder(Protocol):
 
     def resume(self) -> None:
         """Go on: all events that are unsettled anywhere are in our hands."""
+        ...
+
+
+class Local(Protocol):
+    """A listener of this process, as an immediate driver runs it: within the emit.
+
+    Both return what the listener raised, and raise nothing but for cancellation.
+    """
+
+    async def handle(self, envelope: Envelope) -> Exception | None:
+        """Run it on an event that was emitted in this process."""
+        ...
+
+    async def receive(self, message: Message) -> Exception | None:
+        """Run it on an event that comes as a message."""
         ...
 
 
@@ -310,3 +335,24 @@ class Driver(Protocol):
     def status(self) -> Status:
         """Return what is known now; no I/O, safe to call from any thread."""
         ...
+
+
+class Immediate(Driver, Protocol):
+    """A driver with `Features.immediate`: it knows the listeners themselves."""
+
+    def attach(self, consumer: ConsumerSpec, listener: Local) -> Callable[[], None]:
+        """Run a listener on the events that its consumer names; return what ends that."""
+        ...
+
+    async def hand_over(self, envelope: Envelope) -> Receipt:
+        """Run the listeners of an event, and return once they have ended.
+
+        Raises:
+            Exception: What the one that failed raised; an ExceptionGroup of several.
+        """
+        ...
+
+
+def is_immediate(driver: Driver) -> TypeIs[Immediate]:
+    """Tell whether a driver runs listeners before its publish returns."""
+    return driver.features.immediate

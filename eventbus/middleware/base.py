@@ -33,6 +33,8 @@ class EmitOptions(TypedDict, total=False):
     """Headers of your own; names that the bus uses are refused."""
     correlation_id: str
     """Instead of the inherited one."""
+    driver: str
+    """The driver it goes through, instead of the one that its class names, else the service's."""
 
 
 class Emit(Protocol):

@@ -227,7 +227,7 @@ def _settled_level(settled: Settled) -> int:
     match settled.outcome:
         case Outcome.DEAD:
             return logging.ERROR
-        case Outcome.RETRY | Outcome.PARK:
+        case Outcome.RETRY | Outcome.PARK | Outcome.RAISED:
             return logging.INFO if isinstance(settled.error, Signal) else logging.WARNING
         case Outcome.DROPPED:
             return logging.INFO

@@ -49,7 +49,7 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 3
 _ATTEMPTS = (1, 2, 3, 4, 5, 8, 12, 20)
 _EMIT_OUTCOMES = ("ok", "duplicate", "failed", "unknown")
 _BREAKER = {BreakerState.CLOSED: 0, BreakerState.PROBING: 1, BreakerState.OPEN: 2}
-_FINAL = (Outcome.OK, Outcome.DEAD, Outcome.DROPPED)
+_FINAL = (Outcome.OK, Outcome.DEAD, Outcome.DROPPED, Outcome.RAISED)
 
 _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "eventbus_emitted_total": (

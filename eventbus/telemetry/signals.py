@@ -189,6 +189,11 @@ class Observers:
         """Stop telling this one."""
         self._observers.remove(observer)
 
+    @property
+    def any(self) -> bool:
+        """Whether there is one to tell."""
+        return bool(self._observers)
+
     def __call__(self, happened: Happened) -> None:
         """Tell all, in the order they were added."""
         for observer in tuple(self._observers):  # one may add or remove observers

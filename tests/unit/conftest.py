@@ -157,6 +157,9 @@ class RecordingDriver:
     async def provision(self, consumers: Sequence[ConsumerSpec]) -> None:
         """Create durables."""
 
+    async def report_orphans(self, declared: Sequence[ConsumerSpec]) -> None:
+        """Know nothing of durables."""
+
     async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
         """Keep a message."""
         self._raise("publish")

@@ -82,10 +82,10 @@ def test_each_outcome_is_counted(metrics):
 
     counted = {
         outcome: value(metrics, "eventbus_processed_total", **LABELS, outcome=outcome)
-        for outcome in ("ok", "retry", "park", "dead", "dropped", "duplicate")
+        for outcome in ("ok", "retry", "park", "dead", "dropped", "duplicate", "raised")
     }
     assert counted == dict.fromkeys(counted, 1)
-    assert value(metrics, "eventbus_received_total", **LABELS) == 6
+    assert value(metrics, "eventbus_received_total", **LABELS) == 7
 
 
 def test_every_outcome_starts_at_zero_so_that_a_rate_sees_the_first(metrics):

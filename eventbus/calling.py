@@ -1,0 +1,92 @@
+"""Read a message for a listener, and call the user's code: what it raises comes back as a value."""
+
+import asyncio
+from collections.abc import Awaitable
+from datetime import datetime
+
+from eventbus import codec
+from eventbus.correlation import Handled, Scope, entered
+from eventbus.envelope import Envelope, Message
+from eventbus.errors import UpcastError
+from eventbus.middleware.base import Context
+from eventbus.registry import Registry
+from eventbus.subscription import Subscription
+from eventbus.telemetry.signals import FailedHookRaised, Observer
+
+__all__ = ("raised_by", "read_for", "scope_of", "tell_failed")
+
+
+def scope_of(envelope: Envelope, place: str, redrive: int = 0) -> Scope:
+    """Return what is inherited from a handled event; ids repeat for an equal place and redrive."""
+    return Scope(
+        correlation_id=envelope.correlation_id,
+        causation_id=envelope.id,
+        trace=envelope.trace,
+        handled=Handled(envelope.id, place, redrive),
+    )
+
+
+def read_for(
+    one: Subscription, message: Message, name: str, registry: Registry, *, received: datetime
+) -> Envelope:
+    """Return the envelope in a message, with an event of a class that the listener takes.
+
+    Raises:
+        CodecError, SchemaError: As `eventbus.codec.decode`; UpcastError where it would get
+            another class of that event.
+    """
+    envelope = codec.decode(
+        message,
+        name,
+        registry,
+        received=received,
+        accepts=one.accepts,
+        unknown=one.takes_any,
+    )
+    if not isinstance(envelope.event, one.accepts):
+        takes = " | ".join(event.__name__ for event in one.accepts)
+        raise UpcastError(
+            f"listener '{one.listener}' takes {takes}, but '{envelope.name}' version "
+            f"{envelope.version} is a {type(envelope.event).__name__}"
+        )
+    return envelope
+
+
+async def raised_by(call: Awaitable[None], listener: str) -> Exception | None:
+    """Return what the user's code raises; a cancellation from outside passes through."""
+    try:
+        await call
+    except Exception as exc:
+        if _cancelled_from_outside():  # what it raises on its way out isn't a failure
+            raise asyncio.CancelledError from exc
+        return exc
+    except asyncio.CancelledError as exc:
+        if _cancelled_from_outside():
+            raise
+        error = RuntimeError(f"listener '{listener}' was cancelled by its own code")
+        error.__cause__ = exc
+        return error
+    return None
+
+
+async def tell_failed(
+    one: Subscription, context: Context, error: Exception, scope: Scope, observe: Observer
+) -> None:
+    """Call the listener's ``failed``, where it has one, in a scope and within its time limit."""
+    hook = one.failed
+    if hook is None:
+        return
+
+    async def call() -> None:
+        async with asyncio.timeout(one.timeout):
+            await hook(context.event, context, error)
+
+    with entered(scope):
+        raised = await raised_by(call(), one.listener)
+    if raised is not None:
+        observe(FailedHookRaised(context.name, context.id, one.service, one.listener, raised))
+
+
+def _cancelled_from_outside() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

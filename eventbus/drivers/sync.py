@@ -1,0 +1,301 @@
+"""`SyncDriver`: runs this process's listeners before the emit returns; what they raise, it raises."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Self
+from weakref import WeakKeyDictionary
+
+from eventbus import headers as h
+from eventbus.attempts import AttemptLog
+from eventbus.drivers.base import (
+    HEADROOM,
+    Consumer,
+    ConsumerSpec,
+    Deliver,
+    Features,
+    InOrder,
+    Local,
+    Notify,
+    Receipt,
+    Status,
+)
+from eventbus.drivers.room import DurableState
+from eventbus.envelope import Envelope, Message
+from eventbus.errors import NoStreamError, PublishError, UnsupportedError
+from eventbus.parked import ParkedLog
+from eventbus.subject import Subjects, matches
+
+__all__ = ("SyncDriver", "SyncHub", "shared_hub")
+
+DRIVER = "sync"
+
+
+class SyncHub:
+    """The listeners that services of one process have, for the sync drivers that share it."""
+
+    def __init__(self) -> None:
+        self._locals: list[tuple[ConsumerSpec, Local]] = []
+        self._taking: dict[str, tuple[Local, ...]] = {}
+
+    def attach(self, consumer: ConsumerSpec, listener: Local) -> Callable[[], None]:
+        """Add a listener; return what removes it."""
+        entry = (consumer, listener)
+        self._locals.append(entry)
+        self._taking.clear()
+
+        def detach() -> None:
+            if entry in self._locals:
+                self._locals.remove(entry)
+                self._taking.clear()
+
+        return detach
+
+    def taking(self, name: str) -> tuple[Local, ...]:
+        """Return the listeners of an event, in the order in which they were added."""
+        found = self._taking.get(name)
+        if found is None:
+            found = self._taking[name] = tuple(
+                listener
+                for consumer, listener in self._locals
+                if any(matches(pattern, name) for pattern in consumer.events)
+            )
+        return found
+
+
+_shared: "WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SyncHub]]" = WeakKeyDictionary()
+
+
+def shared_hub(namespace: str) -> SyncHub:
+    """Return the hub of all services on the running event loop whose default driver is sync."""
+    hubs = _shared.setdefault(asyncio.get_running_loop(), {})
+    return hubs.setdefault(namespace, SyncHub())
+
+
+class SyncDriver:
+    """Runs the listeners of an event one after the other, in the caller's task.
+
+    Nothing is stored: an event that nobody listens to is gone, there are no retries, no dead
+    letters, no delays and no known ids. All listeners run, also behind one that fails; then what
+    it raised is raised to the emitter, an ExceptionGroup where several failed. Cancelling the emit
+    cancels the listener that runs.
+
+    Args:
+        hub: The listeners; those of one service where None. Services that share a hub run each
+            other's.
+        namespace: As in the settings of the services.
+    """
+
+    def __init__(self, hub: SyncHub | None = None, *, namespace: str = "events") -> None:
+        self._hub = hub or SyncHub()
+        self._subjects = Subjects(namespace)
+        self._features = Features(stores=False, immediate=True)
+        self._mine: list[Callable[[], None]] = []
+
+    @property
+    def name(self) -> str:
+        """How settings, receipts and metrics call it."""
+        return DRIVER
+
+    @property
+    def features(self) -> Features:
+        """What it can do: run listeners at once, and nothing later."""
+        return self._features
+
+    @property
+    def attempts(self) -> AttemptLog:
+        """Raise UnsupportedError: there is one attempt."""
+        raise _unsupported("retries")
+
+    @property
+    def parked(self) -> ParkedLog:
+        """Raise UnsupportedError: it has no ordered listeners."""
+        raise _unsupported("order by key")
+
+    @property
+    def room(self) -> None:
+        """None: it stores nothing."""
+        return
+
+    def watch(self, notify: Notify) -> None:
+        """Take note of an observer; nothing ever happens that it isn't told otherwise."""
+
+    async def __aenter__(self) -> Self:
+        """Be ready at once."""
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Run the listeners that came through this driver no more."""
+        for detach in self._mine:
+            detach()
+        self._mine.clear()
+
+    def attach(self, consumer: ConsumerSpec, listener: Local) -> Callable[[], None]:
+        """Run a listener on the events that its consumer names; return what ends that."""
+        detach = self._hub.attach(consumer, listener)
+        self._mine.append(detach)
+        return detach
+
+    async def hand_over(self, envelope: Envelope) -> Receipt:
+        """Run the listeners of an event, and return once they have ended.
+
+        Raises:
+            Exception: What the one that failed raised; an ExceptionGroup of several.
+        """
+        errors: list[Exception] = []
+        for listener in self._hub.taking(envelope.name):
+            error = await listener.handle(envelope)
+            if error is not None:
+                errors.append(error)
+        _raise(errors, envelope.name)
+        return Receipt(envelope.id, "", 0, driver=DRIVER)
+
+    async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
+        """Run the listeners of an event that comes as a message; as `hand_over`."""
+        name = self._subjects.event_name(message.subject)
+        if name is None:
+            raise NoStreamError(f"the driver 'sync' has events alone, not '{message.subject}'")
+        message = Message(message.subject, h.lowered(message.headers), message.body, message.id)
+        errors: list[Exception] = []
+        for listener in self._hub.taking(name):
+            error = await listener.receive(message)
+            if error is not None:
+                errors.append(error)
+        _raise(errors, name)
+        return Receipt(message.id or message.headers.get(h.ID, ""), "", 0, driver=DRIVER)
+
+    async def provision(self, consumers: Sequence[ConsumerSpec]) -> None:
+        """Refuse what it can't do.
+
+        Raises:
+            UnsupportedError: A consumer wants order by key.
+        """
+        for one in consumers:
+            if one.ordered:
+                raise _unsupported(f"order by key, which listener '{one.listener}' asks for")
+
+    async def report_orphans(self, declared: Sequence[ConsumerSpec]) -> None:
+        """Do nothing: there are no durables."""
+
+    async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
+        """Raise UnsupportedError: nothing waits here."""
+        raise _unsupported("delays")
+
+    async def hold(self, message: Message) -> Receipt:
+        """Raise UnsupportedError: nothing waits here."""
+        raise _unsupported("delays")
+
+    async def stored(self, receipt: Receipt) -> Message | None:
+        """Return None: nothing is stored."""
+
+    async def consume(self, consumer: ConsumerSpec, deliver: Deliver) -> Consumer:
+        """Hand each event over as a delivery; its publish waits until that is settled."""
+        return _SyncConsumer(self._hub, consumer, deliver)
+
+    async def consume_in_order(self, consumer: ConsumerSpec, taker: InOrder) -> Consumer:
+        """Raise UnsupportedError: it keeps no order by key."""
+        raise _unsupported("order by key")
+
+    async def measure(self, durable: str) -> DurableState | None:
+        """Return None: there are no durables."""
+
+    def status(self) -> Status:
+        """Return that it works: there is nothing that could fail."""
+        return Status()
+
+
+class _SyncDelivery:
+    """One message until it is settled; the contract is that of `eventbus.delivery.Delivery`."""
+
+    deliveries = 1
+    stream = ""
+    sequence = 0
+    lost = False
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.stored_at = datetime.now(UTC)  # noqa: TID251 - stored never, received now
+        self.settled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def ack(self) -> None:
+        """Be done with it."""
+        self._settle("")
+
+    async def nak(self, delay: float = 0.0) -> None:
+        """Give it back: there is nobody else, so its publish fails."""
+        self._settle("its listener gave it back, and the driver 'sync' delivers nothing again")
+
+    async def term(self, reason: str) -> None:
+        """Be done with it; its publish fails."""
+        self._settle(reason)
+
+    async def in_progress(self) -> None:
+        """Do nothing: it has no lease."""
+
+    def _settle(self, problem: str) -> None:
+        if not self.settled.done():
+            self.settled.set_result(problem)
+
+
+class _SyncConsumer:
+    """Takes deliveries as long as it isn't stopped, and no more at once than it has slots."""
+
+    def __init__(self, hub: SyncHub, consumer: ConsumerSpec, deliver: Deliver) -> None:
+        self._deliver = deliver
+        self._slots = consumer.slots
+        self._held = 0
+        self._waking: set[asyncio.Future[None]] = set()
+        self._detach = hub.attach(consumer, self)
+
+    def limit(self, slots: int) -> None:
+        """Take no more than so many at once from now on; what is in hand stays."""
+        self._slots = slots
+        self._wake()
+
+    async def stop(self) -> None:
+        """Take no more; what waits for a slot is handed over to nobody."""
+        self._detach()
+
+    async def handle(self, envelope: Envelope) -> Exception | None:
+        """Raise UnsupportedError: a consumer takes messages."""
+        raise _unsupported("handing events over to a consumer")
+
+    async def receive(self, message: Message) -> Exception | None:
+        """Hand a message over and wait until it is settled."""
+        while self._held >= self._slots:
+            await self._wait()
+        self._held += 1
+        try:
+            delivery = _SyncDelivery(message)
+            self._deliver(delivery)
+            problem = await delivery.settled
+        finally:
+            self._held -= 1
+            self._wake()
+        return PublishError(f"'{message.subject}': {problem}") if problem else None
+
+    async def _wait(self) -> None:
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waking.add(waiting)
+        try:
+            await waiting
+        finally:
+            self._waking.discard(waiting)
+
+    def _wake(self) -> None:
+        for waiting in self._waking:
+            if not waiting.done():
+                waiting.set_result(None)
+
+
+def _raise(errors: list[Exception], name: str) -> None:
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ExceptionGroup(f"{len(errors)} listeners of '{name}' failed", errors)
+
+
+def _unsupported(feature: str) -> UnsupportedError:
+    return UnsupportedError(
+        driver=DRIVER, feature=feature, remedy="use the driver 'memory' or 'jetstream' for it"
+    )

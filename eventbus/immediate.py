@@ -1,0 +1,175 @@
+"""One listener on an event of this process, at once: the chain, the context, the signals."""
+
+import asyncio
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import cast
+from uuid import UUID
+
+from eventbus import codec
+from eventbus.calling import raised_by, read_for, scope_of, tell_failed
+from eventbus.correlation import Scope, entered
+from eventbus.delivery import Outcome
+from eventbus.dispatch import Wiring
+from eventbus.envelope import Envelope, Message
+from eventbus.errors import CodecError, Discard, SchemaError
+from eventbus.event import Data, Event
+from eventbus.middleware.base import Context, Middleware, chain
+from eventbus.middleware.quick import Quick
+from eventbus.middleware.timeout import Timeout
+from eventbus.subscription import Subscription
+from eventbus.telemetry.signals import ListenerStarted, Observers, Received, Returned, Settled
+
+__all__ = ("ImmediateListener",)
+
+_FIXED = frozenset(
+    {str, int, float, bool, bytes, type(None), datetime, date, time, timedelta, Decimal, UUID}
+)
+"""Types whose values nobody can change."""
+
+
+class ImmediateListener:
+    """Runs one subscription's listener within the emit; it has one attempt.
+
+    What another event would go through, this one does too: middleware, quick tries, the time
+    limit, the context, correlation, and ``failed`` where it raised. It gets the emitter's own event
+    where that can't be changed and is of a class that it takes, else one read from the payload.
+    """
+
+    def __init__(self, subscription: Subscription, wiring: Wiring) -> None:
+        self._subscription = subscription
+        self._wiring = wiring
+        self._taken: dict[type[Event], bool] = {}
+        retry = subscription.retry or wiring.retry
+        layers: list[Middleware] = [Timeout(subscription.timeout), *wiring.middleware]
+        if retry.quick:
+            layers.append(Quick(retry, wiring.clock, wiring.chance))
+        layers.extend(subscription.middleware)
+        self._chain = chain(layers, self._call)
+
+    async def handle(self, envelope: Envelope) -> Exception | None:
+        """Run it on an event that was emitted in this process."""
+        if self._takes(envelope) and _is_fixed(envelope.event):
+            return await self._run(envelope)
+        subject = self._wiring.subjects.event(envelope.name)
+        return await self.receive(codec.encode(envelope, subject))
+
+    async def receive(self, message: Message) -> Exception | None:
+        """Run it on an event that comes as a message."""
+        wiring, one = self._wiring, self._subscription
+        name = wiring.subjects.event_name(message.subject) or "unknown"
+        try:
+            envelope = read_for(one, message, name, wiring.registry, received=wiring.clock.now())
+        except (CodecError, SchemaError) as exc:
+            return exc
+        return await self._run(envelope)
+
+    def _takes(self, envelope: Envelope) -> bool:
+        """Tell whether it would read an event as the very class that was emitted."""
+        event = type(envelope.event)
+        known = self._taken.get(event)
+        if known is None:
+            registry = self._wiring.registry
+            is_newest = envelope.name not in registry or registry.resolve(envelope.name) is event
+            accepts = self._subscription.accepts
+            known = event in accepts or (is_newest and issubclass(event, accepts))
+            self._taken[event] = known
+        return known
+
+    async def _run(self, envelope: Envelope) -> Exception | None:
+        one, wiring = self._subscription, self._wiring
+        context = self._context(envelope)
+        watched = _is_watched(wiring)
+        if watched:
+            self._tell_begun(context)
+        started = wiring.clock.monotonic()
+        try:
+            with entered(scope_of(envelope, one.durable)):
+                error = await raised_by(self._chain(context), one.listener)
+        except asyncio.CancelledError:
+            wiring.observe(Returned(context.name, one.service, one.listener))
+            raise
+        if watched:
+            duration = wiring.clock.monotonic() - started
+            wiring.observe(self._settled(context, error, duration))
+        if error is None or isinstance(error, Discard):
+            return None
+        await tell_failed(one, context, error, self._behind(envelope), wiring.observe)
+        return error
+
+    async def _call(self, context: Context) -> None:
+        await self._subscription.handler(context.event, context)
+
+    def _behind(self, envelope: Envelope) -> Scope:
+        return scope_of(envelope, f"{self._subscription.durable}:failed")
+
+    def _tell_begun(self, context: Context) -> None:
+        name, service, listener = context.name, context.service, context.listener
+        self._wiring.observe(Received(name, service, listener, redelivered=False))
+        self._wiring.observe(
+            ListenerStarted(name, context.id, service, listener, 1, context.correlation_id)
+        )
+
+    def _settled(self, context: Context, error: Exception | None, duration: float) -> Settled:
+        outcome = Outcome.OK if error is None else Outcome.RAISED
+        if isinstance(error, Discard):
+            outcome = Outcome.DROPPED
+        return Settled(
+            name=context.name,
+            id=context.id,
+            service=context.service,
+            listener=context.listener,
+            outcome=outcome,
+            attempt=1,
+            attempts=1,
+            duration=duration,
+            end_to_end=(self._wiring.clock.now() - context.time).total_seconds(),
+            correlation_id=context.correlation_id,
+            causation_id=context.causation_id,
+            detail=error.reason if isinstance(error, Discard) else "",
+            error=error,
+            subject=context.subject,
+            emitted_at=context.time,
+            trace=context.trace.get("traceparent", ""),
+        )
+
+    def _context(self, envelope: Envelope) -> Context:
+        one = self._subscription
+        return Context(
+            event=envelope.event,
+            id=envelope.id,
+            name=envelope.name,
+            version=envelope.version,
+            key=envelope.key,
+            time=envelope.time,
+            source=envelope.source,
+            correlation_id=envelope.correlation_id,
+            causation_id=envelope.causation_id,
+            attempt=1,
+            listener=one.listener,
+            service=one.service,
+            headers=envelope.headers,
+            tags=envelope.tags,
+            trace=envelope.trace,
+            subject=self._wiring.subjects.event(envelope.name),
+            stream="",
+            sequence=0,
+            emit=self._wiring.emit,
+        )
+
+
+def _is_watched(wiring: Wiring) -> bool:
+    return not isinstance(wiring.observe, Observers) or wiring.observe.any
+
+
+def _is_fixed(value: object) -> bool:
+    """Tell whether nobody can change a value, so that emitter and listeners may share it."""
+    kind = type(value)
+    if kind in _FIXED:
+        return True
+    if isinstance(value, Data):
+        return all(type(one) in _FIXED or _is_fixed(one) for one in vars(value).values())
+    if isinstance(value, (tuple, frozenset)):
+        return all(map(_is_fixed, cast("tuple[object, ...]", value)))
+    return isinstance(value, Enum)
