@@ -8,7 +8,7 @@ from eventbus.drivers.base import Start
 from eventbus.duration import Duration, seconds
 from eventbus.errors import DeclarationError, SubjectError, did_you_mean
 from eventbus.event import Event, UnknownEvent, spec_of
-from eventbus.middleware.breaker import Breaker
+from eventbus.options import around
 from eventbus.retry import Retry
 from eventbus.signature import (
     annotations_of,
@@ -61,6 +61,7 @@ def subscription(
             raise DeclarationError(
                 f"listener '{name}' takes {takes}, but is subscribed to {target.__name__}"
             )
+    layers, breaker = around(name, options)
     return Subscription(
         service=service,
         listener=name,
@@ -74,10 +75,10 @@ def subscription(
         timeout=_timeout(name, options.get("timeout", DEFAULT_TIMEOUT)),
         queue=options.get("queue"),
         start=_start(name, options.get("start", "new")),
-        middleware=tuple(options.get("middleware", ())),
+        middleware=layers,
         ack_wait=max(MIN_ACK_WAIT, _duration(name, "ack_wait", options.get("ack_wait", 30.0))),
         failed=_failed(name, options.get("failed")),
-        breaker=_breaker(name, options.get("breaker")),
+        breaker=breaker,
         ordered=_ordered(name, options),
         on_failure=_on_failure(name, options),
         undeclared=bool(annotations) and annotations[0] is UnknownEvent,
@@ -133,14 +134,6 @@ def _retry(listener: str, retry: Retry | None) -> Retry | None:
         return retry
     raise DeclarationError(
         f"listener '{listener}': retry={retry!r} isn't a Retry; write retry=Retry(attempts=...)"
-    )
-
-
-def _breaker(listener: str, breaker: Breaker | None) -> Breaker | None:
-    if breaker is None or isinstance(breaker, Breaker):
-        return breaker
-    raise DeclarationError(
-        f"listener '{listener}': breaker={breaker!r} isn't a Breaker; write breaker=Breaker()"
     )
 
 

@@ -144,6 +144,8 @@ class Return:
     """Give it back as if it had never run: no attempt, whatever became of the run."""
 
     delay: float = 0.0
+    park: bool = False
+    """Without holding one of the consumer's pending places, where that can be."""
 
 
 Decision: TypeAlias = Ack | Nak | Park | DeadLetter | Drop

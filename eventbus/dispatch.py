@@ -23,16 +23,20 @@ from eventbus.delivery import (
     Return,
 )
 from eventbus.drivers.base import Driver
+from eventbus.duration import seconds
 from eventbus.envelope import Envelope
 from eventbus.errors import (
     CodecError,
     GaveUpError,
+    Postpone,
     SchemaError,
     SettleError,
     UnknownEventError,
 )
+from eventbus.limits import Limits
 from eventbus.middleware.base import Context, Emit, Middleware, chain
 from eventbus.middleware.breaker import BreakerState, Circuit
+from eventbus.middleware.limit import Layer, Limit
 from eventbus.middleware.quick import Quick
 from eventbus.middleware.timeout import Timeout
 from eventbus.registry import Registry
@@ -50,7 +54,7 @@ from eventbus.telemetry.signals import (
     Stuck,
 )
 
-__all__ = ("Dispatcher", "Wiring")
+__all__ = ("Dispatcher", "Wiring", "layers_of")
 
 UNKNOWN_PATIENCE = timedelta(minutes=10)
 """How long an event that isn't declared here waits for a deploy that declares it."""
@@ -70,13 +74,35 @@ class Wiring:
     observe: Observer
     clock: Clock
     emit: Emit
-    middleware: tuple[Middleware, ...]
+    middleware: tuple[Layer, ...]
     """Around every listener of the service; the first is the outermost."""
     retry: Retry
     """Where a subscription declares none."""
     park_after: float
     chance: Callable[[], float] = field(default=random.random)
     """A number in [0, 1) for jitter."""
+
+
+def layers_of(one: Subscription, wiring: Wiring) -> list[Middleware]:
+    """Return what stands around a listener, the outermost first.
+
+    Raises:
+        DeclarationError: A limit goes by a field that an event of the listener doesn't have.
+        UnsupportedError: It has a limit, and the driver no place to keep it.
+    """
+    retry = one.retry or wiring.retry
+    layers: list[Layer] = [Timeout(one.timeout), *wiring.middleware]
+    if retry.quick:
+        layers.append(Quick(retry, wiring.clock, wiring.chance))
+    layers.extend(one.middleware)
+    return [_bound(layer, one, wiring) for layer in layers]
+
+
+def _bound(layer: Layer, one: Subscription, wiring: Wiring) -> Middleware:
+    if not isinstance(layer, Limit):
+        return layer
+    layer.check(one.listener, one.accepts)
+    return layer.bind(Limits(wiring.driver.limits, one.durable, wiring.clock))
 
 
 class Dispatcher:
@@ -99,11 +125,18 @@ class Dispatcher:
         self._alone = asyncio.Lock()
         self.circuit = self._circuit()
         """Its breaker, as it stands; None without one."""
-        layers: list[Middleware] = [Timeout(subscription.timeout), *wiring.middleware]
-        if self._retry.quick:
-            layers.append(Quick(self._retry, wiring.clock, wiring.chance))
-        layers.extend(subscription.middleware)
-        self._chain = chain(layers, self._call)
+        self._on_pause: Callable[[float], None] | None = None
+        self._chain = chain(layers_of(subscription, wiring), self._call)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether a limit may ask for a pause."""
+        layers = (*self._wiring.middleware, *self._subscription.middleware)
+        return any(isinstance(one, Limit) for one in layers)
+
+    def on_pause(self, pause: Callable[[float], None]) -> None:
+        """Call ``pause`` with the seconds for which a limit wants no more events."""
+        self._on_pause = pause
 
     async def __call__(self, delivery: Delivery, known: Known | None = None) -> Wait | None:
         """Handle and settle one delivery; never raises but for cancellation.
@@ -119,7 +152,7 @@ class Dispatcher:
         try:
             decision = await self._decide(run)
             if isinstance(decision, Return):
-                await self._settler.step_back(run, decision.delay)
+                await self._settler.step_back(run, decision.delay, park=decision.park)
                 wiring.observe(Returned(name, one.service, one.listener))
                 return run.wait
             outcome = await self._settler.settle(run, decision)
@@ -216,6 +249,10 @@ class Dispatcher:
             if circuit is not None:
                 circuit.let_go(ticket)
             raise
+        if isinstance(run.error, Postpone):
+            if circuit is not None:
+                circuit.let_go(ticket)
+            return self._postponed(run.error)
         if circuit is None or circuit.end(ticket, run.error, clock.monotonic()):
             return None
         # Later than the next probe, so that this is another event.
@@ -233,6 +270,16 @@ class Dispatcher:
         if run.delivery.lost:
             await self._attempts.returned(run.delivery, run.verdict)
             raise SettleError(f"'{run.name}' was delivered again before its run could begin")
+
+    def _postponed(self, wanted: Postpone) -> Return:
+        """Return how an event goes back that a limit lets wait."""
+        try:
+            delay = seconds(wanted.after)
+        except ValueError:  # a delay that makes no sense must not hold up the event
+            delay = 0.0
+        if wanted.pause and self._on_pause is not None:
+            self._on_pause(delay)
+        return Return(delay, park=delay > self._wiring.park_after)
 
     def _circuit(self) -> Circuit | None:
         one = self._subscription

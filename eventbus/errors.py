@@ -1,4 +1,4 @@
-"""The whole exception tree and the three signals a listener may raise; nothing else.
+"""The whole exception tree and the signals a listener may raise; nothing else.
 
 ::
 
@@ -40,6 +40,7 @@
     │  └─ GaveUpError                     a dead letter whose listener raised nothing
     └─ Signal                             control flow, outside the tree on purpose
        ├─ RetryLater(after=None)          try again, after a while
+       ├─ Postpone(after)                 not now, and no attempt; for middleware
        ├─ Reject(reason)                  dead letter at once
        └─ Discard(reason)                 done with it, on purpose and counted
 
@@ -77,6 +78,7 @@ __all__ = (
     "NotAuthorizedError",
     "NotConnectedError",
     "PayloadTooLargeError",
+    "Postpone",
     "PublishError",
     "Reject",
     "RetryLater",
@@ -505,6 +507,19 @@ class RetryLater(Signal):
     def __init__(self, after: float | timedelta | str | None = None) -> None:
         self.after = after
         super().__init__("try again later" if after is None else f"try again after {after}")
+
+
+class Postpone(Signal):
+    """Give the event back for ``after`` (seconds, timedelta or ``"5m"``), without an attempt.
+
+    For middleware that keeps a limit: a listener that always raises it keeps its event for ever.
+    With ``pause`` the process pulls no more events of this listener meanwhile.
+    """
+
+    def __init__(self, after: float | timedelta | str, *, pause: bool = False) -> None:
+        self.after = after
+        self.pause = pause
+        super().__init__(f"not before {after}")
 
 
 class Reject(Signal):

@@ -11,13 +11,11 @@ from eventbus import codec
 from eventbus.calling import raised_by, read_for, scope_of, tell_failed
 from eventbus.correlation import Scope, entered
 from eventbus.delivery import Outcome
-from eventbus.dispatch import Wiring
+from eventbus.dispatch import Wiring, layers_of
 from eventbus.envelope import Envelope, Message
 from eventbus.errors import CodecError, Discard, SchemaError
 from eventbus.event import Data, Event
-from eventbus.middleware.base import Context, Middleware, chain
-from eventbus.middleware.quick import Quick
-from eventbus.middleware.timeout import Timeout
+from eventbus.middleware.base import Context, chain
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import ListenerStarted, Observers, Received, Returned, Settled
 
@@ -41,12 +39,7 @@ class ImmediateListener:
         self._subscription = subscription
         self._wiring = wiring
         self._taken: dict[type[Event], bool] = {}
-        retry = subscription.retry or wiring.retry
-        layers: list[Middleware] = [Timeout(subscription.timeout), *wiring.middleware]
-        if retry.quick:
-            layers.append(Quick(retry, wiring.clock, wiring.chance))
-        layers.extend(subscription.middleware)
-        self._chain = chain(layers, self._call)
+        self._chain = chain(layers_of(subscription, wiring), self._call)
 
     async def handle(self, envelope: Envelope) -> Exception | None:
         """Run it on an event that was emitted in this process."""

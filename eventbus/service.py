@@ -23,7 +23,8 @@ from eventbus.errors import DeclarationError, NotConnectedError
 from eventbus.event import Event
 from eventbus.faking import Fake, active_fakes, current_fake
 from eventbus.lifecycle import Lifecycle
-from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions, Middleware
+from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions
+from eventbus.middleware.limit import Layer
 from eventbus.registry import Registry
 from eventbus.retry import Retry
 from eventbus.roster import Roster, bind
@@ -74,7 +75,7 @@ class EventService:
         *,
         settings: "Settings | None" = None,
         driver: Driver | None = None,
-        middleware: Sequence[Middleware] = (),
+        middleware: Sequence[Layer] = (),
         emit_middleware: Sequence[EmitMiddleware] = (),
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
@@ -198,7 +199,7 @@ class EventService:
         self._observers.remove(observer)
 
     def use(
-        self, *, middleware: Sequence[Middleware] = (), emit: Sequence[EmitMiddleware] = ()
+        self, *, middleware: Sequence[Layer] = (), emit: Sequence[EmitMiddleware] = ()
     ) -> None:
         """Put middleware around every listener and every emit, outside of what is there.
 

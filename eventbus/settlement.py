@@ -107,7 +107,7 @@ class Settler:
                 await self._retry(run, delay)
                 return Outcome.RETRY
             case Park(delay=delay):
-                if not await self._is_scheduled(run, delay):
+                if not await self._is_scheduled(run, delay, failed=run.verdict.attempt):
                     # The original waits instead, in a pending place of the consumer.
                     await self._retry(run, delay)
                     return Outcome.RETRY
@@ -133,14 +133,21 @@ class Settler:
                     await self._attempts.returned(run.delivery, run.verdict)
         await self._give_back(run, delay)
 
-    async def step_back(self, run: Run, delay: float) -> None:
-        """Let go of a delivery whose breaker is open; an ordered listener's waits in hand."""
-        if not self._subscription.ordered:
+    async def step_back(self, run: Run, delay: float, *, park: bool = False) -> None:
+        """Let go of a delivery that may not run now, without an attempt.
+
+        An ordered listener's waits in hand. With ``park`` it waits without a pending place of the
+        consumer, where the driver can do that.
+        """
+        if self._subscription.ordered:
+            if run.begun:
+                await self._attempts.returned(run.delivery, run.verdict)
+            run.wait = Wait(delay or OPEN_DELAY, replace(run.verdict, suspect=False))
+        elif park and await self._is_scheduled(run, delay, failed=run.verdict.attempt - 1):
+            await run.delivery.ack()
+            await self._attempts.settled(run.delivery, run.verdict)
+        else:
             await self.hand_back(run, delay)
-            return
-        if run.begun:
-            await self._attempts.returned(run.delivery, run.verdict)
-        run.wait = Wait(max(delay, OPEN_DELAY), replace(run.verdict, suspect=False))
 
     async def return_waiting(self, delivery: Delivery, known: Known) -> None:
         """Give back what waited in hand for its run; one under suspicion stays so. Never raises."""
@@ -205,8 +212,11 @@ class Settler:
             await self._attempts.returned(run.delivery, verdict)
         await run.delivery.nak(delay)
 
-    async def _is_scheduled(self, run: Run, delay: float) -> bool:
-        """Schedule the retry for this listener alone; the caller then acknowledges the original."""
+    async def _is_scheduled(self, run: Run, delay: float, *, failed: int) -> bool:
+        """Schedule it for this listener alone; the caller then acknowledges the original.
+
+        ``failed`` is how many attempts have failed by then.
+        """
         if not self._driver.features.schedules:
             return False
         one, delivery = self._subscription, run.delivery
@@ -215,14 +225,14 @@ class Settler:
         headers = h.forwarded(
             delivery.message.headers, without=(h.ATTEMPT.lower(), h.BEGAN.lower())
         )
-        headers[h.ATTEMPT] = str(run.verdict.attempt)
+        headers[h.ATTEMPT] = str(failed)
         if run.verdict.history.began is not None:
             headers[h.BEGAN] = h.render_time(run.verdict.history.began)
         retry = replace(
             delivery.message,
             subject=self._subjects.retry(one.service, one.listener, run.name),
             headers=headers,
-            id=f"park:{place}:{run.verdict.attempt}",
+            id=f"park:{place}:{failed}",
         )
         holder = self._subjects.parked(one.service, one.listener, delivery.sequence)
         at = self._clock.now() + timedelta(seconds=delay)

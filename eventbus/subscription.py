@@ -1,6 +1,6 @@
 """`Subscription`: the frozen record of a listener and its options."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from typing import (
     Generic,
@@ -16,8 +16,9 @@ from eventbus.drivers.base import ConsumerSpec, Start
 from eventbus.duration import Duration
 from eventbus.errors import DeclarationError
 from eventbus.event import Event
-from eventbus.middleware.base import Context, Middleware
+from eventbus.middleware.base import Context
 from eventbus.middleware.breaker import Breaker
+from eventbus.middleware.limit import Layer
 from eventbus.registry import Registry
 from eventbus.retry import Retry
 from eventbus.subject import is_pattern, matches
@@ -70,8 +71,9 @@ class ListenerOptions(TypedDict, Generic[EventT], total=False):
     """The named group it belongs to, for ``eventbus run --queue``."""
     start: Start
     """Where a new durable begins: ``"new"`` (the default), ``"all"``, a time, or a sequence."""
-    middleware: tuple[Middleware, ...]
-    """Wrapped around this listener, inside the service's own; the first is the outermost."""
+    middleware: Sequence[Layer | Breaker | str]
+    """Wrapped around this listener, inside the service's own; the first is the outermost. Limits
+    may be strings such as ``"throttle:10,1"``; a breaker is the same as ``breaker=``."""
     ack_wait: Duration
     """How long the server waits for a sign of life before it hands an event to somebody else;
     heartbeats keep it while the listener runs. 30 s where not given."""
@@ -109,7 +111,7 @@ class Subscription:
     timeout: float = DEFAULT_TIMEOUT
     queue: str | None = None
     start: Start = "new"
-    middleware: tuple[Middleware, ...] = ()
+    middleware: tuple[Layer, ...] = ()
     ack_wait: float = 30.0
     failed: FailedHook[Event] | None = None
     breaker: Breaker | None = None

@@ -11,6 +11,7 @@ from eventbus.attempts import AttemptLog
 from eventbus.delivery import Delivery
 from eventbus.drivers.room import DurableState, Room
 from eventbus.envelope import Envelope, Message
+from eventbus.limits import LimitLog
 from eventbus.parked import ParkedLog
 
 __all__ = (
@@ -237,6 +238,15 @@ class Driver(Protocol):
 
         Raises:
             UnsupportedError: It lacks `Features.ordered`.
+        """
+        ...
+
+    @property
+    def limits(self) -> LimitLog:
+        """Where the processes of a service agree on limits.
+
+        Raises:
+            UnsupportedError: It has no such place.
         """
         ...
 

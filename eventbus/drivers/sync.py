@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from eventbus import headers as h
 from eventbus.attempts import AttemptLog
+from eventbus.clock import SystemClock
 from eventbus.drivers.base import (
     HEADROOM,
     Consumer,
@@ -23,6 +24,7 @@ from eventbus.drivers.base import (
 from eventbus.drivers.room import DurableState
 from eventbus.envelope import Envelope, Message
 from eventbus.errors import NoStreamError, PublishError, UnsupportedError
+from eventbus.limits import LimitLog, LocalLimits
 from eventbus.parked import ParkedLog
 from eventbus.subject import Subjects, matches
 
@@ -90,6 +92,7 @@ class SyncDriver:
         self._hub = hub or SyncHub()
         self._subjects = Subjects(namespace)
         self._features = Features(stores=False, immediate=True)
+        self._limits = LocalLimits(SystemClock())
         self._mine: list[Callable[[], None]] = []
 
     @property
@@ -111,6 +114,11 @@ class SyncDriver:
     def parked(self) -> ParkedLog:
         """Raise UnsupportedError: it has no ordered listeners."""
         raise _unsupported("order by key")
+
+    @property
+    def limits(self) -> LimitLog:
+        """Where the limits of this process's listeners are kept."""
+        return self._limits
 
     @property
     def room(self) -> None:

@@ -50,8 +50,10 @@ class Pump:
         """Begin to pull."""
         one = self.subscription
         self._consumer = await self._consume(driver)
-        if one.breaker is not None and self._dispatcher.circuit is not None:
-            valve = Valve(self._dispatcher.circuit, self._consumer, one.concurrency, self._clock)
+        circuit = self._dispatcher.circuit
+        if circuit is not None or self._dispatcher.has_limits:
+            valve = Valve(circuit, self._consumer, one.consumer().slots, self._clock)
+            self._dispatcher.on_pause(valve.pause)
             self._valve = self._group.create_task(valve.run())
 
     async def stop(self) -> None:

@@ -52,13 +52,26 @@ class Feed(RecordingDriver):
         return delivery
 
 
+class Handles:
+    """What a worker sees of a dispatcher."""
+
+    circuit = None
+    has_limits = False
+
+    def __init__(self, handle: Callable[[Delivery], Awaitable[None]]) -> None:
+        self._handle = handle
+
+    async def __call__(self, delivery: Delivery) -> None:
+        await self._handle(delivery)
+
+
 def worker(
     driver: Feed,
     handle: Callable[[Delivery], Awaitable[None]],
     *jobs: Callable[[], Awaitable[None]],
 ) -> Worker:
     def dispatcher(_: Subscription) -> Any:
-        return handle
+        return Handles(handle)
 
     return Worker(driver, dispatcher, jobs=jobs, clock=SystemClock())
 

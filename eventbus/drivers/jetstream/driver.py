@@ -30,6 +30,7 @@ from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
 from eventbus.drivers.jetstream.controls import Controls
 from eventbus.drivers.jetstream.letterbox import Letterbox
+from eventbus.drivers.jetstream.limit_log import KeyValueLimits
 from eventbus.drivers.jetstream.message import Lease
 from eventbus.drivers.jetstream.parked_log import KeyValueParked
 from eventbus.drivers.jetstream.pinned import PinnedConsumer
@@ -45,6 +46,7 @@ from eventbus.errors import (
     EventBusError,
     NotConnectedError,
 )
+from eventbus.limits import LimitLog
 from eventbus.parked import ParkedLog
 from eventbus.settings import Settings
 
@@ -79,6 +81,9 @@ class JetStreamDriver:
         self._parked = KeyValueParked(
             self._api, self.admin, self._publisher, settings.subjects.attempts_bucket
         )
+        self._limits = KeyValueLimits(
+            self._connection, self._api, settings.subjects.attempts_bucket
+        )
         self.letterbox = Letterbox(self._api, self.admin, self._publisher, settings.subjects)
         """The dead letters, as an operator works them."""
         self.controls = Controls(self._api, settings.subjects.stream)
@@ -107,6 +112,11 @@ class JetStreamDriver:
     def parked(self) -> ParkedLog:
         """Where it keeps the keys that ordered listeners have set aside."""
         return self._parked
+
+    @property
+    def limits(self) -> LimitLog:
+        """Where the processes of a service agree on limits."""
+        return self._limits
 
     @property
     def room(self) -> Room | None:
