@@ -207,7 +207,7 @@ class JetStreamDriver:
 
     async def consume_in_order(self, consumer: ConsumerSpec, taker: InOrder) -> Consumer:
         """Start an ordered consumer; it delivers while this is the one process that works it."""
-        started = PinnedConsumer(consumer, taker, self._outside(), self._attempts)
+        started = PinnedConsumer(consumer, taker, self._outside())
         started.start(self._tasks)
         self._consumers[consumer.durable] = started
         return started

@@ -37,6 +37,8 @@ class Place:
     delivered: int
     sequence: int
     stored_ns: int
+    number: int
+    """Which of the durable's deliveries it is."""
 
 
 def place_of(reply: str) -> Place | None:
@@ -52,9 +54,10 @@ def place_of(reply: str) -> Place | None:
         stored = tokens[9]
     else:
         return None
-    stream, durable, delivered, sequence, _ = fields
+    stream, durable, *numbers = fields
     try:
-        return Place(stream, durable, int(delivered), int(sequence), int(stored))
+        delivered, sequence, number = map(int, numbers)
+        return Place(stream, durable, delivered, sequence, int(stored), number)
     except ValueError:
         return None
 

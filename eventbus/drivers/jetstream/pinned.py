@@ -3,7 +3,8 @@
 The server pins the durable to the client that it gives the first message to (a priority group;
 nats-py knows none), until that client hasn't pulled for a while. The events that the one before
 had in hand come back only when their lease runs out, and newer ones come before them. So whoever
-is pinned begins halted, and goes on once everything unsettled on the server is in its own hands.
+is pinned begins halted, and goes on once everything unsettled on the server is in its own hands
+(`eventbus.drivers.jetstream.takeover` tells when).
 """
 
 import asyncio
@@ -11,12 +12,12 @@ from contextlib import suppress
 
 from typing_extensions import override
 
-from eventbus.attempts import AttemptLog, Attempts
 from eventbus.drivers.base import ConsumerSpec, InOrder
 from eventbus.drivers.jetstream.api import ApiError, Table, number, rows, table, text
 from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
 from eventbus.drivers.jetstream.durables import GROUP, pin_timeout
-from eventbus.drivers.jetstream.message import JetStreamDelivery
+from eventbus.drivers.jetstream.message import JetStreamDelivery, place_of
+from eventbus.drivers.jetstream.takeover import Look, Next, Takeover
 from eventbus.drivers.jetstream.wire import Raw
 from eventbus.errors import DriverError, NotAuthorizedError, NotConnectedError
 
@@ -38,24 +39,21 @@ class PinnedConsumer(PullConsumer):
     knows whether a settlement arrived.
     """
 
-    def __init__(
-        self, spec: ConsumerSpec, taker: InOrder, outside: Outside, log: AttemptLog
-    ) -> None:
+    def __init__(self, spec: ConsumerSpec, taker: InOrder, outside: Outside) -> None:
         super().__init__(spec, taker.take, outside)
         self._taker = taker
-        self._attempts = Attempts(log, spec.durable, "")
         self._name = f"{outside.stream}.{spec.durable}"
         self._keep_every = pin_timeout(spec) / 4
         self._most = spec.slots
         self._pin = ""
-        self._pinned_at = 0.0
         self._pulled_at = 0.0
         self._is_open = False
+        self._takeover = Takeover()
         self._era = 0
+        self._settlements = 0
         self._lost: set[JetStreamDelivery] = set()
-        self._cleared: set[tuple[int, int]] = set()
         self._obstacle = ""
-        self._closed = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     @override
@@ -106,7 +104,11 @@ class PinnedConsumer(PullConsumer):
     @override
     def _free(self) -> int:
         # Not by what is taken: of an event that came again, the older delivery isn't settled.
-        return self._most - len(self._held) - self._requested if self._slots else 0
+        return self._wanted() - len(self._held) - self._requested if self._slots else 0
+
+    def _wanted(self) -> int:
+        """Return how many to have: what comes before the first look has to come once more."""
+        return self._most if self._is_open or self._takeover.has_looked else 1
 
     @override
     def _has_room(self) -> bool:
@@ -134,10 +136,14 @@ class PinnedConsumer(PullConsumer):
         pin = raw.headers.get(PIN, "") if raw.headers is not None else ""
         if not pin:
             self._obstacle = "its durable has no priority group any more; was it changed by hand?"
+        place = place_of(raw.reply)
+        if place is None:
+            return
         if pin != self._pin:
             self._pin = pin
-            self._pinned_at = self._loop.time()
-            self._close()
+            self._close(first=place.number)
+        if not self._is_open:
+            self._takeover.took(place.sequence, place.number, again=place.delivered > 1)
         super()._take_message(raw)
 
     @override
@@ -168,22 +174,43 @@ class PinnedConsumer(PullConsumer):
         while True:
             self._notice_lost()
             if not self._is_open:
-                era = self._era
-                await self._taker.hand_back()
-                if self._pin and await self._is_all_here() and era == self._era:
-                    self._is_open = True
-                    self._taker.resume()
+                await self._try_to_open()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):
-                    await self._closed.wait()
-            self._closed.clear()
+                    await self._hurry.wait()
+            self._hurry.clear()
 
-    def _close(self) -> None:
+    async def _try_to_open(self) -> None:
+        era, settlements = self._era, self._settlements
+        await self._taker.hand_back()
+        info = await self._look_up() if self._pin else None
+        if info is None or self._pin not in _pins(info) or era != self._era:
+            return
+        if settlements != self._settlements or any(one.is_settling for one in self._mine()):
+            return  # does the server count it or not?
+        looked = self._takeover.has_looked
+        held = [one.sequence for one in self._mine()]
+        match self._takeover.judge(_look(info), held):
+            case Next.GO_ON:
+                self._is_open = True
+                self._taker.resume()
+            case Next.HAND_BACK:
+                self._taker.halt()
+                self._hurry.set()
+            case Next.WAIT:
+                pass
+        if self._takeover.has_looked != looked:
+            self._wake.set()
+
+    def _close(self, first: int | None = None) -> None:
         self._era += 1
         self._is_open = False
-        self._closed.set()
-        self._cleared.clear()
+        self._takeover.begin(first)
         self._taker.halt()
+        self._hurry.set()
+
+    def _mine(self) -> list[JetStreamDelivery]:
+        return [one for one in self._held.values() if not one.lost]
 
     def _notice_lost(self) -> None:
         """Look anew once a lease has run out: that event comes back, perhaps to somebody else."""
@@ -196,58 +223,36 @@ class PinnedConsumer(PullConsumer):
     def _release(self, delivery: JetStreamDelivery, known: bool) -> None:
         is_newest = self._held.get(delivery.sequence) is delivery
         super()._release(delivery, known)
+        self._settlements += 1
+        if known and not self._is_open:
+            self._takeover.settled()
         if self._is_open and is_newest and not known and not self._stopping:
             # Nobody knows whether it is settled; if not, it comes back, and before later ones.
             self._close()
 
-    async def _is_all_here(self) -> bool:
-        """Tell whether everything unsettled at the server is in our hands.
-
-        What we hold and haven't begun to settle is a part of what the server counts, so equal
-        numbers mean that it is the whole.
-        """
+    async def _look_up(self) -> Table | None:
+        """Ask how the durable is; None where nobody says."""
         try:
             info = await self._outside.api.call(f"CONSUMER.INFO.{self._name}", timeout=LOOK_UP)
         except NotAuthorizedError as exc:
             self._obstacle = f"can't know whether it is its turn: {exc}"
-            return False
+            return None
         except (ApiError, DriverError, TimeoutError):
-            return False
+            return None
         self._obstacle = ""
-        config = table(info.get("config"))
-        self._most = max(self._spec.slots, number(config.get("max_ack_pending")))
-        mine = self._certainly_unsettled(number(table(info.get("delivered")).get("stream_seq")))
-        if self._pin not in _pins(info) or number(info.get("num_ack_pending")) > len(mine):
-            return False
-        lease = max(self._spec.ack_wait, number(config.get("ack_wait")) / 1e9)
-        return self._loop.time() - self._pinned_at >= lease or await self._are_certain(mine)
+        most = number(table(info.get("config")).get("max_ack_pending"))
+        self._most = max(self._spec.slots, most)
+        return info
 
-    def _certainly_unsettled(self, delivered: int) -> list[JetStreamDelivery]:
-        """Return what the server certainly counted as unsettled when it had delivered so far."""
-        return [
-            one
-            for one in self._held.values()
-            if one.sequence <= delivered and not one.is_settling and not one.lost
-        ]
 
-    async def _are_certain(self, mine: list[JetStreamDelivery]) -> bool:
-        """Tell whether nobody else can still settle one of these.
-
-        A process that was frozen or cut off may have a settlement under way; then ours counts for
-        one that is still out. Where it left word that it was done with an event, it hasn't. And a
-        lease after it was last heard of, all that it had has come back.
-        """
-        for one in mine:
-            place = (one.sequence, one.deliveries)
-            if one.deliveries > 1 and place not in self._cleared:
-                try:
-                    verdict = await self._attempts.judge(one)
-                except DriverError:
-                    return False
-                if verdict.suspect:
-                    return False
-                self._cleared.add(place)
-        return True
+def _look(info: Table) -> Look:
+    delivered, floor = table(info.get("delivered")), table(info.get("ack_floor"))
+    return Look(
+        unsettled=number(info.get("num_ack_pending")),
+        handed_out=number(delivered.get("consumer_seq")),
+        newest=number(delivered.get("stream_seq")),
+        floor=number(floor.get("consumer_seq")),
+    )
 
 
 def _pins(info: Table) -> tuple[str, ...]:

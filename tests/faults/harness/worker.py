@@ -42,6 +42,9 @@ class Work:
     ack_wait: float = 2.0
     timeout: float = 30.0
     attempts: int = 3
+    backoff: float = 0.1
+    """Seconds before the second attempt."""
+    ordered: bool = False
     does: str = ""
     """What its listener does, whatever its events ask for."""
     rate: float = 0.0
@@ -151,7 +154,8 @@ def _service(work: Work, settings: Settings, witness: Witness) -> EventService:
             concurrency=work.concurrency,
             ack_wait=work.ack_wait,
             timeout=work.timeout,
-            retry=Retry(attempts=work.attempts, start=0.1, jitter="none"),
+            retry=Retry(attempts=work.attempts, start=work.backoff, jitter="none"),
+            ordered=work.ordered,
         )
     if not NAIVE:
         events.background(lambda: _beside(events, work, witness))

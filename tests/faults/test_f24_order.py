@@ -1,0 +1,143 @@
+"""F24: the process that works an ordered listener is killed and frozen, and the server is killed.
+
+``EVENTBUS_TEST_SEED`` repeats the choices of a run; a failure names its seed.
+"""
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from eventbus import EventService
+from eventbus.embedded import NatsServer
+from tests.faults.harness.history import Entry, What
+from tests.faults.harness.stage import Stage
+from tests.faults.harness.step import StepTaken
+from tests.faults.harness.worker import Worker
+
+pytestmark = [pytest.mark.faults, pytest.mark.nats]
+
+ATTEMPTS = 4
+ACK_WAIT = 4.0
+"""Longer than the server waits for a pull of the one that works: newer events come before those
+that it held."""
+
+
+class Crew:
+    """Three processes with the same ordered listener, of which the server lets one work."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._read = 0
+        self._last: Entry | None = None
+        self.done: set[str] = set()
+        self.workers = [self._worker(number) for number in range(3)]
+
+    def _worker(self, number: int) -> Worker:
+        return self._stage.worker(
+            f"w{number}",
+            ordered=True,
+            concurrency=16,
+            ack_wait=ACK_WAIT,
+            attempts=ATTEMPTS,
+            backoff=0.01,
+        )
+
+    async def start(self) -> None:
+        """Start them all."""
+        for one in self.workers:
+            one.start()
+        await self._stage.started(len(self.workers))
+
+    async def handle(self, count: int) -> Worker:
+        """Wait until so many more events had their effect; return whose was the last one."""
+        wanted = self._look() + count
+        history = self._stage.history
+        await history.until(lambda: self._look() >= wanted, f"{wanted} effects", 30)
+        assert self._last is not None
+        pid = self._last.process
+        return next(one for one in self.workers if one.pid == pid)
+
+    def _look(self) -> int:
+        entries = self._stage.history.entries
+        for one in entries[self._read :]:
+            if one.what is What.EFFECT:
+                self.done.add(one.mark)
+                self._last = one
+        self._read = len(entries)
+        return len(self.done)
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """Give the choices of a run."""
+    seed = os.environ.get("EVENTBUS_TEST_SEED") or str(random.randrange(1_000_000))
+    print(f"EVENTBUS_TEST_SEED={seed}")  # noqa: T201 - pytest shows it with a failure
+    return random.Random(seed)
+
+
+@asynccontextmanager
+async def emitting(
+    stage: Stage, keys: int, steps: int, chance: random.Random
+) -> AsyncIterator[None]:
+    """Emit the steps of all keys side by side, those of one key one after another."""
+    source = stage.service("source")
+    async with source, asyncio.TaskGroup() as group:
+        group.create_task(emit(stage, source, keys, steps, chance))
+        yield
+
+
+async def emit(
+    stage: Stage, source: EventService, keys: int, steps: int, chance: random.Random
+) -> None:
+    """Emit, a step of each key at a time."""
+    for number in range(steps):
+        await stage.emit(source, *(step(f"k{key}", number, chance) for key in range(keys)))
+
+
+def step(thread: str, number: int, chance: random.Random) -> StepTaken:
+    """Return a step; some fail a few times, and few for good."""
+    roll = chance.random()
+    if roll > 0.05:
+        return StepTaken(thread=thread, number=number)
+    times = chance.randint(1, ATTEMPTS - 1) if roll > 0.002 else ATTEMPTS
+    return StepTaken(thread=thread, number=number, does="raise", times=times)
+
+
+async def test_f24_order_by_key_is_kept_while_the_process_that_works_it_is_killed_and_frozen(
+    stage: Stage, chance: random.Random
+) -> None:
+    crew = Crew(stage)
+    await crew.start()
+
+    async with emitting(stage, 50, 200, chance):
+        for _ in range(3):
+            owner = await crew.handle(chance.randrange(500, 2000))
+            owner.kill()
+            owner.start()
+        owner = await crew.handle(chance.randrange(500, 2000))
+        owner.freeze()
+        await crew.handle(500)
+        owner.thaw()
+    await stage.drained(30)
+
+    await stage.check(ordered=["send"])
+
+
+async def test_f24_order_by_key_is_kept_while_the_server_is_killed(
+    stage: Stage, nats_server: NatsServer, chance: random.Random
+) -> None:
+    crew = Crew(stage)
+    await crew.start()
+
+    async with emitting(stage, 20, 100, chance):
+        for _ in range(3):
+            await crew.handle(chance.randrange(100, 400))
+            nats_server.kill()
+            await asyncio.to_thread(nats_server.restart)
+    await stage.drained(30)
+
+    await stage.check(ordered=["send"])
