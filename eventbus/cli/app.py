@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from eventbus.cli import console
+from eventbus.cli.codegen import codegen
 from eventbus.cli.demo.command import demo
 from eventbus.cli.dev import dev
 from eventbus.cli.dlq.command import dlq
@@ -49,6 +50,7 @@ app.command("dev")(dev)
 app.command("demo")(demo)
 app.command("emit")(emit)
 app.command("events")(events)
+app.add_typer(codegen, name="codegen")
 app.add_typer(dlq, name="dlq")
 app.add_typer(listener, name="listener")
 app.add_typer(store, name="store")
