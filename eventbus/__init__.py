@@ -19,6 +19,7 @@ from eventbus.errors import (
     UnknownEventError,
 )
 from eventbus.event import Data, Event, UnknownEvent
+from eventbus.kinds import DomainEvent, NotificationEvent, StateEvent
 from eventbus.middleware.base import Context, EmitMiddleware, Middleware
 from eventbus.middleware.breaker import Breaker
 from eventbus.registry import Registry
@@ -41,6 +42,7 @@ __all__ = (
     "Context",
     "Data",
     "Discard",
+    "DomainEvent",
     "Driver",
     "DriverError",
     "EmitMiddleware",
@@ -51,6 +53,7 @@ __all__ = (
     "EventService",
     "InvalidEventError",
     "Middleware",
+    "NotificationEvent",
     "Receipt",
     "Registry",
     "Reject",
@@ -58,6 +61,7 @@ __all__ = (
     "RetryLater",
     "SchemaError",
     "Settings",
+    "StateEvent",
     "Subscription",
     "UnknownEvent",
     "UnknownEventError",

@@ -116,7 +116,7 @@ def decode(
         key=_optional(headers, h.KEY),
         correlation_id=_correlation(headers) or id,
         causation_id=_optional(headers, h.CAUSATION_ID),
-        tags=tuple(tag for tag in h.unquoted(headers.get(h.TAGS, "")).split(",") if tag),
+        tags=h.tags_in(headers),
         kind=h.unquoted(headers.get(h.KIND, "event")),
         expires=h.parse_time(headers.get(h.EXPIRES.lower(), "")),
         headers=_user_headers(headers),

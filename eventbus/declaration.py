@@ -7,7 +7,7 @@ from typing import cast
 from eventbus.drivers.base import Start
 from eventbus.duration import Duration, seconds
 from eventbus.errors import DeclarationError, SubjectError, did_you_mean
-from eventbus.event import Event, UnknownEvent, spec_of
+from eventbus.event import Event, UnknownEvent
 from eventbus.options import around
 from eventbus.retry import Retry
 from eventbus.signature import (
@@ -55,12 +55,13 @@ def subscription(
         events: tuple[str, ...] = without_covered([check_pattern(target)])
         accepts = annotated or any_event(name, annotations[:1])
     else:
-        events, accepts = (spec_of(target).name,), (target,)
+        events, accepts = _named(target), (target,)
         if annotated and not issubclass(target, annotated):
             takes = " | ".join(one.__name__ for one in annotated)
             raise DeclarationError(
                 f"listener '{name}' takes {takes}, but is subscribed to {target.__name__}"
             )
+    options = _with_defaults(accepts, options)
     layers, breaker = around(name, options)
     return Subscription(
         service=service,
@@ -83,6 +84,26 @@ def subscription(
         on_failure=_on_failure(name, options),
         undeclared=bool(annotations) and annotations[0] is UnknownEvent,
     )
+
+
+def _named(target: type[Event]) -> tuple[str, ...]:
+    """Return what a class brings; nothing yet for a base, which brings all that inherit it."""
+    if target is Event:
+        return (">",)
+    return () if target.event_spec is None else (target.event_spec.name,)
+
+
+def _with_defaults(
+    accepts: tuple[type[Event], ...], options: ListenerOptions[EventT]
+) -> ListenerOptions[EventT]:
+    """Return the options with what the events say where the listener doesn't, if they agree."""
+    specs = [one.event_spec for one in accepts]
+    defaults: dict[str, object] = {}
+    for option in ("queue", "timeout"):
+        said = {getattr(spec, option, None) for spec in specs}
+        if len(said) == 1 and None not in said:
+            defaults[option] = said.pop()
+    return cast("ListenerOptions[EventT]", {**defaults, **options})
 
 
 def _check_options(options: Mapping[str, object]) -> None:

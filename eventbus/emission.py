@@ -88,7 +88,7 @@ class Emitter:
         lane = self._choose(event, options)
         repeated = self._unresolved_id(event, scope)
         given = options.get("id")
-        user_headers = options.get("headers")
+        user_headers = _user_headers(event, options)
         envelope = Envelope.of(
             event,
             source=publishing.source,
@@ -97,6 +97,7 @@ class Emitter:
             key=options.get("key"),
             correlation_id=options.get("correlation_id"),
             headers=h.check_user_headers(user_headers) if user_headers else NO_HEADERS,
+            tags=options.get("tags", ()),
             scope=scope,
         )
         fresh = given is None and repeated is None and scope.handled is None
@@ -127,6 +128,7 @@ class Emitter:
                 key=envelope.key,
                 causation_id=envelope.causation_id,
                 trace=receipt.trace,
+                tags=envelope.tags,
             )
         )
         return receipt
@@ -229,6 +231,16 @@ class Emitter:
         # Nothing keeps the event alive for this; when it goes, so does the entry.
         reference = weakref.ref(event, lambda _: forget(number, None))
         self._unresolved[number] = _Unresolved(reference, event_id, scope.handled)
+
+
+def _user_headers(event: Event, options: EmitOptions) -> Mapping[str, str]:
+    """Return the event's metadata and the emit's headers, which win."""
+    given = options.get("headers") or NO_HEADERS
+    if not event.event_metadata:
+        return given
+    named = h.lowered(given)
+    kept = {name: one for name, one in event.event_metadata.items() if name not in named}
+    return {**kept, **given}
 
 
 def check_options(options: EmitOptions) -> None:

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
+from typing import cast
 
 from eventbus.correlation import NO_TRACE, Scope, current_scope
 from eventbus.errors import InvalidEventError
-from eventbus.event import Event, spec_of
+from eventbus.event import Event, EventSpec, spec_of, tag_problems
 from eventbus.headers import is_text
 from eventbus.ids import is_id
 
@@ -65,6 +66,7 @@ class Envelope:
         key: str | None = None,
         correlation_id: str | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
+        tags: tuple[str, ...] = (),
         scope: Scope | None = None,
     ) -> "Envelope":
         """Return the envelope of an event that is emitted now, in a scope.
@@ -75,7 +77,7 @@ class Envelope:
         Raises:
             DeclarationError: The event's class has no name.
             EncodeError: A field holds what JSON can't.
-            InvalidEventError: ``id``, ``key`` or ``correlation_id`` can't be carried.
+            InvalidEventError: ``id``, ``key``, ``correlation_id`` or ``tags`` can't be carried.
         """
         spec = spec_of(type(event))
         scope = current_scope() if scope is None else scope
@@ -101,16 +103,30 @@ class Envelope:
             key=key,
             correlation_id=correlation_id or scope.correlation_id or id,
             causation_id=scope.causation_id,
-            tags=spec.tags,
+            tags=_tags(spec, tags) if tags else spec.tags,
+            kind=spec.kind,
             headers=headers,
             trace=scope.trace,
         )
+
+
+def _tags(spec: EventSpec, more: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tags of the class and those of the emit, each once."""
+    problems = [] if _is_tuple(more) else ["must be a tuple of strings"]
+    if problems := problems or [*tag_problems(more)]:
+        raise InvalidEventError(name=spec.name, problems=[("tags", one) for one in problems])
+    return (*spec.tags, *(one for one in dict.fromkeys(more) if one not in spec.tags))
 
 
 def _check_id(name: str, field: str, value: str) -> None:
     if not (_is_str(value) and is_id(value)):
         problem = "must be a string of 1 to 128 printable ASCII characters without spaces"
         raise InvalidEventError(name=name, problems=[(field, problem)])
+
+
+def _is_tuple(value: object) -> bool:
+    """Tell for those who run no type checker; a string is a sequence of strings, too."""
+    return isinstance(value, tuple) and all(map(_is_str, cast("tuple[object, ...]", value)))
 
 
 def _is_str(value: object) -> bool:

@@ -1,9 +1,10 @@
 """`Event`, the base class of every event: the class is the contract, all else derives from it."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, TypeAlias, Unpack, get_args, get_origin
+from types import MappingProxyType
+from typing import ClassVar, Literal, Self, TypeAlias, Unpack, get_args, get_origin
 
 from pydantic import (
     AliasChoices,
@@ -16,14 +17,28 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from eventbus.duration import Duration, seconds
 from eventbus.errors import DeclarationError, EncodeError, SubjectError, did_you_mean
-from eventbus.subject import check_event_name
+from eventbus.subject import check_event_name, check_name
 
-__all__ = ("Data", "Event", "EventSpec", "Priority", "UnknownEvent", "spec_of")
+__all__ = (
+    "Data",
+    "Event",
+    "EventSpec",
+    "Kind",
+    "Priority",
+    "UnknownEvent",
+    "spec_of",
+    "tag_problems",
+)
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
 """How urgent the events of a class are when several wait for the same slots."""
+Kind: TypeAlias = Literal["event", "domain", "notification", "state"]
+"""What an event is for, as it stands in ``ce-kind``; `eventbus.kinds` has the classes."""
 
+_DRIVERS: Mapping[Kind, str] = {"domain": "sync"}
+"""The driver of a kind's classes that name none."""
 _TAG = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
@@ -112,6 +127,18 @@ class EventSpec:
     """Labels that travel with it."""
     priority: Priority = "normal"
     """How urgent it is."""
+    queue: str | None = None
+    """The queue of its listeners that name none."""
+    delay: Duration | None = None
+    """How long its listeners wait before they handle it, where they don't say."""
+    tries: int | None = None
+    """How many attempts its listeners make, where they don't say."""
+    timeout: Duration | None = None
+    """The longest run of its listeners, where they don't say."""
+    can_unqueue: bool = True
+    """Whether one that waits for its time may be taken back."""
+    kind: Kind = "event"
+    """What it is for; comes from its base class."""
 
     @property
     def schema(self) -> str:
@@ -119,8 +146,13 @@ class EventSpec:
         return f"{self.name}/v{self.version}"
 
 
-_TAKEN = frozenset({"event_body", "event_key", "event_spec"})
-_KEYWORDS = tuple(one.name for one in fields(EventSpec))
+_TAKEN = frozenset(
+    {"event_body", "event_key", "event_kind", "event_metadata", "event_spec", "with_metadata"}
+)
+_KEYWORDS = tuple(one.name for one in fields(EventSpec) if one.name != "kind")
+_METADATA = "event metadata"
+"""Where an event keeps it, beside its fields; no field can have that name."""
+_NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
 class Event(Data):
@@ -140,8 +172,10 @@ class Event(Data):
 
     event_spec: ClassVar[EventSpec | None] = None
     """What the class keywords declared; None for a base class."""
+    event_kind: ClassVar[Kind] = "event"
+    """What events of this class are for."""
 
-    def __init_subclass__(
+    def __init_subclass__(  # noqa: PLR0913 - one for each thing a class may declare
         cls,
         *,
         name: str | None = None,
@@ -150,6 +184,11 @@ class Event(Data):
         driver: str | None = None,
         tags: tuple[str, ...] = (),
         priority: Priority = "normal",
+        queue: str | None = None,
+        delay: Duration | None = None,
+        tries: int | None = None,
+        timeout: Duration | None = None,
+        can_unqueue: bool = True,
         **config: Unpack[ConfigDict],
     ) -> None:
         """Name the class keywords for type checkers; they are read once the fields are known."""
@@ -167,9 +206,37 @@ class Event(Data):
                 raise DeclarationError(f"{where}: no class keyword {keyword!r}{hint}")
         if "name" not in kwargs and kwargs:
             raise DeclarationError(f"{where}: {', '.join(kwargs)} without name=; add the name")
-        cls.event_spec = EventSpec(**kwargs) if kwargs else None  # type: ignore[arg-type]
-        if cls.event_spec is not None:
-            _check(where, cls.event_spec, cls.model_fields)
+        if not kwargs:
+            cls.event_spec = None
+            return
+        given = {"driver": _DRIVERS.get(cls.event_kind), "kind": cls.event_kind, **kwargs}
+        cls.event_spec = spec = EventSpec(**given)  # type: ignore[arg-type]
+        for problem in (*_problems(spec, cls.model_fields), *cls._kind_problems(spec)):
+            raise DeclarationError(f"{where}: {problem}")
+
+    @classmethod
+    def _kind_problems(cls, spec: EventSpec) -> Iterable[str]:  # noqa: ARG003 - kinds look at it
+        """Return what its kind doesn't allow."""
+        return ()
+
+    @property
+    def event_metadata(self) -> Mapping[str, str]:
+        """What `with_metadata` gave it; a listener finds it in ``context.headers``."""
+        found: dict[str, str] | None = self.__dict__.get(_METADATA)
+        return MappingProxyType(found) if found else _NO_METADATA
+
+    def with_metadata(self, metadata: Mapping[str, str] = _NO_METADATA, /, **more: str) -> Self:
+        """Return the same event with metadata: what belongs to this emit, not to the fact.
+
+        It travels as headers of the user's own, beside those of ``emit(headers=)``, which win.
+        The event that it is called on stays as it is, and the two are equal. Names are those of
+        headers, in lower case; what can't be one is refused by the emit.
+        """
+        copy = self.model_copy()
+        given = {**metadata, **more}
+        lowered = {name.lower(): value for name, value in given.items()}
+        object.__setattr__(copy, _METADATA, {**self.event_metadata, **lowered})
+        return copy
 
     def event_key(self) -> str | None:
         """Return the value of the key field as a string; None where there is none."""
@@ -189,13 +256,8 @@ class Event(Data):
             raise EncodeError(f"{type(self).__qualname__} can't become JSON: {exc}") from exc
 
 
-def _check(where: str, spec: EventSpec, fields: Collection[str]) -> None:
-    """Refuse what the type checkers would, for those who don't run one, and wrong names."""
-    for problem in _problems(spec, fields):
-        raise DeclarationError(f"{where}: {problem}")
-
-
 def _problems(spec: EventSpec, fields: Collection[str]) -> Iterator[str]:
+    """Yield what the type checkers would find too, for those who don't run one."""
     try:
         check_event_name(spec.name)
     except (SubjectError, TypeError) as exc:
@@ -208,11 +270,33 @@ def _problems(spec: EventSpec, fields: Collection[str]) -> Iterator[str]:
         yield f"key={spec.key!r} isn't one of its fields ({known}){hint}"
     if not isinstance(spec.tags, tuple):
         yield f"tags={spec.tags!r} must be a tuple, write tags=({spec.tags!r},)"
-    for tag in spec.tags:
-        if not _TAG.fullmatch(tag):
-            yield f"tag {tag!r} must be 1 to 64 of A-Z, a-z, 0-9, '_', '.', ':' and '-'"
+    yield from tag_problems(spec.tags)
     if spec.priority not in get_args(Priority):
         yield f"priority={spec.priority!r} must be one of {', '.join(get_args(Priority))}"
+    yield from _listening_problems(spec)
+
+
+def tag_problems(tags: Iterable[str]) -> Iterator[str]:
+    """Yield why tags can't be carried."""
+    for tag in tags:
+        if not _TAG.fullmatch(tag):
+            yield f"tag {tag!r} must be 1 to 64 of A-Z, a-z, 0-9, '_', '.', ':' and '-'"
+
+
+def _listening_problems(spec: EventSpec) -> Iterator[str]:
+    """Yield what no listener could take over."""
+    if spec.tries is not None and (type(spec.tries) is not int or spec.tries < 1):
+        yield f"tries={spec.tries!r} must be a whole number from 1"
+    if type(spec.can_unqueue) is not bool:
+        yield f"can_unqueue={spec.can_unqueue!r} must be True or False"
+    try:
+        if spec.queue is not None:
+            check_name(spec.queue, "queue")
+        seconds(spec.delay or 0)
+        if spec.timeout is not None and not seconds(spec.timeout):
+            yield f"timeout={spec.timeout!r} leaves its listeners no time"
+    except (SubjectError, ValueError, TypeError) as exc:
+        yield str(exc)
 
 
 def spec_of(event: type[Event]) -> EventSpec:

@@ -41,6 +41,7 @@ __all__ = (
     "parse_time",
     "quoted",
     "render_time",
+    "tags_in",
     "unquoted",
 )
 
@@ -116,6 +117,11 @@ def lowered(headers: Mapping[str, str]) -> dict[str, str]:
 def ordering_key(headers: Mapping[str, str]) -> str:
     """Return the ordering key in the headers of a message, empty where it has none."""
     return unquoted(headers.get(KEY, ""))
+
+
+def tags_in(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the tags in the headers of a message."""
+    return tuple(tag for tag in unquoted(headers.get(TAGS, "")).split(",") if tag)
 
 
 def forwarded(headers: Mapping[str, str], *, without: tuple[str, ...] = ()) -> dict[str, str]:

@@ -192,6 +192,14 @@ class Registry:
         """Return the known event names that a pattern takes, sorted."""
         return tuple(sorted(name for name in self._classes if matches(pattern, name)))
 
+    def names_of(self, accepts: tuple[type[Event], ...]) -> tuple[str, ...]:
+        """Return the known event names of which a version is one of some classes, sorted."""
+        return tuple(
+            name
+            for name in self.names()
+            if any(issubclass(one, accepts) for one in self._classes[name].values())
+        )
+
     def events(self) -> Iterator[type[Event]]:
         """Yield every class, by name and version."""
         for name in self.names():

@@ -50,17 +50,34 @@ class Roster:
             one.listener: one for one in self if (one.queue or default) in queues
         }
 
+    def bind_all(self, registry: Registry, discover: Callable[[], Registry]) -> None:
+        """Bind every listener; raises as `bind`."""
+        for one in self:
+            one.register(registry)  # first: who takes a base class takes the others' events too
+        for one in self:
+            self.bind(one, registry, discover)
 
-def bind(one: Subscription, registry: Registry, discover: Callable[[], Registry]) -> None:
-    """Make a listener's events known and check it against all that is declared.
+    def bind(
+        self, one: Subscription, registry: Registry, discover: Callable[[], Registry]
+    ) -> Subscription:
+        """Make a listener's events known, check it against all that is declared, and return it.
 
-    ``discover`` is called only where more must be known than its own classes.
+        ``discover`` is called only where more must be known than its own classes.
 
-    Raises:
-        DeclarationError, UnknownEventError, IncompatibleSchemaError: It doesn't fit them.
-    """
+        Raises:
+            DeclarationError, UnknownEventError, IncompatibleSchemaError: It doesn't fit them.
+        """
+        one = bind(one, registry, discover)
+        self._subscriptions[one.listener] = one
+        return one
+
+
+def bind(one: Subscription, registry: Registry, discover: Callable[[], Registry]) -> Subscription:
+    """Return a listener with the names of what it takes; raises as `Roster.bind`."""
     one.register(registry)
     if one.needs(registry):
         discover()
+    one = one.bound(registry)
     one.check(registry)
     registry.check()
+    return one

@@ -27,7 +27,7 @@ from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions
 from eventbus.middleware.limit import Layer
 from eventbus.registry import Registry
 from eventbus.retry import Retry
-from eventbus.roster import Roster, bind
+from eventbus.roster import Roster
 from eventbus.subject import check_event_name, check_service_name
 from eventbus.subscription import (
     Decorator,
@@ -131,6 +131,8 @@ class EventService:
         **options: Unpack[ListenerOptions[EventT]],
     ) -> object:
         """Add a listener for an event class, a name, or a pattern (``user.*``, ``user.>``).
+
+        A base class such as `DomainEvent` means every declared event that inherits it.
 
         Without a listener it is a decorator, with one a call to await. The listener handles each
         event at least once, in no particular order; what it raises is decided by its `Retry`.
@@ -249,6 +251,30 @@ class EventService:
             return fake.record(one, options, service=self.name, time=self._clock.now())
         return await self._ready().emit(one, options)
 
+    async def emit_if(
+        self,
+        condition: bool,
+        event: Event | str,
+        data: Mapping[str, object] | None = None,
+        /,
+        **options: Unpack[EmitOptions],
+    ) -> Receipt | None:
+        """Emit as `emit` does where the condition holds; return None where it doesn't."""
+        if not condition:
+            return None
+        return await self.emit(self._event(event, data), **options)
+
+    async def emit_unless(
+        self,
+        condition: bool,
+        event: Event | str,
+        data: Mapping[str, object] | None = None,
+        /,
+        **options: Unpack[EmitOptions],
+    ) -> Receipt | None:
+        """Emit as `emit` does where the condition doesn't hold; return None where it does."""
+        return await self.emit_if(not condition, event, data, **options)
+
     async def emit_many(self, events: Iterable[Event]) -> list[Receipt]:
         """Emit events at once, in their order, and return their receipts in the same order.
 
@@ -316,8 +342,7 @@ class EventService:
         """
         if self._lifecycle is not None:
             raise DeclarationError(f"service '{self.name}' is already started")
-        for one in self._roster:
-            bind(one, self.registry, self.discover)
+        self._roster.bind_all(self.registry, self.discover)
         driver = self._driver or driver_of(self.settings, self.name)
         driver.watch(self._observers)
         self._connections = Connections(driver, self.settings.namespace)
@@ -390,11 +415,12 @@ class EventService:
         """Return how many deliveries are in hand, by listener."""
         return self._lifecycle.in_flight() if self._lifecycle is not None else {}
 
-    async def _listen(self, one: Subscription) -> None:
+    async def _listen(self, one: Subscription) -> Subscription:
         if self._lifecycle is not None:
-            bind(one, self.registry, self.discover)
+            one = self._roster.bind(one, self.registry, self.discover)
             if self._is_worked(one):
                 await self._lifecycle.add(one)
+        return one
 
     @property
     def settings(self) -> "Settings":

@@ -1,7 +1,7 @@
 """`Subscription`: the frozen record of a listener and its options."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import (
     Generic,
     Literal,
@@ -102,7 +102,8 @@ class Subscription:
     service: str
     listener: str
     events: tuple[str, ...]
-    """Event names and patterns, without those another one covers."""
+    """Event names and patterns, without those another one covers. None yet where it takes all
+    that inherit a base class, before it is bound to what is declared."""
     accepts: tuple[type[Event], ...]
     """The classes that the listener takes; `Event` itself means any."""
     handler: Handler
@@ -153,8 +154,27 @@ class Subscription:
             if event.event_spec is not None:
                 registry.register(event)
 
+    def bound(self, registry: Registry) -> "Subscription":
+        """Return it with the names of all declared events that it takes, where it has none.
+
+        Raises:
+            DeclarationError: No declared event inherits the class that it takes.
+        """
+        if self.events:
+            return self
+        events = registry.names_of(self.accepts)
+        if not events:
+            (base,) = self.accepts
+            raise DeclarationError(
+                f"listener '{self.listener}' takes every {base.__name__}, but no declared event "
+                "inherits it; declare one in schemas/, or set EVENTBUS_SCHEMAS"
+            )
+        return replace(self, events=events)
+
     def needs(self, registry: Registry) -> bool:
         """Tell whether more must be known before `check`; a pattern needs all that is declared."""
+        if not self.events:
+            return True
         missing = [name for name in self.events if name not in registry]
         if self.takes_any:
             return not self.undeclared and any(not is_pattern(name) for name in missing)
@@ -214,14 +234,16 @@ class Subscribed:
     """
 
     def __init__(
-        self, one: Subscription, listen: Callable[[Subscription], Coroutine[object, object, None]]
+        self,
+        one: Subscription,
+        listen: Callable[[Subscription], Coroutine[object, object, Subscription]],
     ) -> None:
         self.subscription = one
         self._listen = listen
 
     def __await__(self) -> Generator[object, None, Subscription]:
         """Wait until the durable exists and its events are pulled."""
-        yield from self._listen(self.subscription).__await__()
+        self.subscription = yield from self._listen(self.subscription).__await__()
         return self.subscription
 
 

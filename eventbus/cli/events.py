@@ -62,7 +62,8 @@ def _print(found: "tuple[Declared, ...]") -> None:
     width = max(len(one.name) for one in found)
     for one in found:
         key = f"  key {one.key}" if one.key else ""
-        print(f"{one.name:<{width}}  v{one.version}{key}")
+        kind = f"  {one.kind}" if one.kind != "event" else ""
+        print(f"{one.name:<{width}}  v{one.version}{key}{kind}")
         print(_indented(", ".join(str(field) for field in one.fields) or "no fields"))
         takers = ", ".join(f"{each.service}.{each.listener}" for each in one.listeners)
         print(_indented(f"-> {takers or 'nobody listens'}"))

@@ -31,6 +31,8 @@ class EmitOptions(TypedDict, total=False):
     """The ordering key, instead of the value of the class's key field."""
     headers: Mapping[str, str]
     """Headers of your own; names that the bus uses are refused."""
+    tags: tuple[str, ...]
+    """Labels that travel with it, beside those of its class."""
     correlation_id: str
     """Instead of the inherited one."""
     driver: str

@@ -49,6 +49,8 @@ class Declared:
     version: int
     key: str | None
     tags: tuple[str, ...]
+    kind: str
+    priority: str
     declared_in: str
     description: str
     fields: tuple[Field, ...]
@@ -63,8 +65,9 @@ def catalog(services: Sequence[EventService]) -> tuple[Declared, ...]:
     Raises:
         EventBusError: A schema package can't be read, or two classes claim one event.
     """
-    listening = [one for service in services for one in _listening(service)]
-    return tuple(_declared(event, listening) for event in _registry(services).events())
+    registry = _registry(services)
+    listening = [one for service in services for one in _listening(service, registry)]
+    return tuple(_declared(event, listening) for event in registry.events())
 
 
 def _registry(services: Sequence[EventService]) -> Registry:
@@ -97,6 +100,8 @@ def _declared(event: type[Event], listening: Iterable[Listening]) -> Declared:
         version=spec.version,
         key=spec.key,
         tags=spec.tags,
+        kind=spec.kind,
+        priority=spec.priority,
         declared_in=f"{event.__module__}.{event.__qualname__}",
         description=_description(event),
         fields=fields_of(event),
@@ -104,10 +109,10 @@ def _declared(event: type[Event], listening: Iterable[Listening]) -> Declared:
     )
 
 
-def _listening(service: EventService) -> Iterable[Listening]:
+def _listening(service: EventService, registry: Registry) -> Iterable[Listening]:
     default = service.settings.default_queue
     for one in service.subscriptions:
-        for pattern in one.events:
+        for pattern in one.events or registry.names_of(one.accepts):
             yield Listening(service.name, one.listener, one.queue or default, pattern)
 
 

@@ -256,6 +256,7 @@ def _settled(one: Settled) -> _Fields:
         "stream": one.stream,
         "seq": one.sequence or None,
         "subject": one.subject,
+        "tags": list(one.tags) or None,
     }
 
 
@@ -267,6 +268,7 @@ def _emitted(one: Emitted) -> _Fields:
         "duration_ms": _ms(one.duration),
         "size": one.size,
         "duplicate": one.duplicate,
+        "tags": list(one.tags) or None,
         "correlation_id": one.correlation_id,
         "trace_id": trace_id(one.trace),
     }

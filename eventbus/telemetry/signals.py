@@ -49,6 +49,7 @@ class Emitted:
     """The event that was handled where it was emitted; None outside of listeners."""
     trace: str = ""
     """The ``traceparent`` that it was sent with; empty without a trace."""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class Settled:
     emitted_at: datetime | None = None
     trace: str = ""
     """The event's ``traceparent``; empty without a trace."""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,7 @@ def test_letters_as_json_hold_what_a_program_needs(desk: Desk, mail: Mail) -> No
     assert letter.keys() == {
         *("number", "stored_at", "service", "listener", "event", "id", "key", "correlation_id"),
         *("reason", "error_type", "error_message", "failed_at", "attempts", "fingerprint"),
-        *("redrive", "redrives"),
+        *("redrive", "redrives", "tags"),
     }
     assert (letter["number"], letter["service"], letter["listener"]) == (1, "mail", "send")
     assert (letter["event"], letter["key"], letter["reason"]) == (

@@ -33,6 +33,8 @@ def test_json_holds_everything_that_is_declared(shop: Path) -> None:
         "version": 1,
         "key": "order_id",
         "tags": [],
+        "kind": "event",
+        "priority": "normal",
         "declared_in": "schemas.order.OrderPlaced",
         "description": "",
         "fields": [

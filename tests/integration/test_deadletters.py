@@ -41,6 +41,19 @@ async def shop(nats_server: NatsServer) -> AsyncIterator[Shop]:
     await made.stop()
 
 
+async def test_letters_are_found_by_one_of_their_tags(shop: Shop) -> None:
+    await shop.listen("mail.send", fail)
+    await shop.emit("o-1", tags=("vip", "eu"))
+    await shop.emit("o-2", tags=("eu",))
+    await shop.emit("o-3")
+    await shop.until(Outcome.DEAD, 3)
+
+    found = {tag: orders(await letters(shop.driver, Where(tag=tag))) for tag in ("vip", "eu", "v")}
+
+    assert found == {"vip": ["o-1"], "eu": ["o-1", "o-2"], "v": []}
+    assert (await letters(shop.driver, Where(tag="vip")))[0].tags == ("vip", "eu")
+
+
 async def test_a_letter_tells_which_listener_failed_on_what_and_why(shop: Shop) -> None:
     await shop.listen("mail.send", fail)
     [id] = await shop.emit("o-1", correlation_id="story-1")

@@ -286,9 +286,13 @@ def test_a_target_that_is_no_pattern_is_refused(target: str) -> None:
         declared(target, note)
 
 
-def test_a_base_class_can_not_be_subscribed_to() -> None:
-    with pytest.raises(DeclarationError, match="has no name"):
-        declared(UserEvent, note)
+def test_a_base_class_has_no_names_until_it_is_bound() -> None:
+    registry = Registry()
+    registry.register(UserBanned)
+    one = declared(UserEvent, note)
+
+    assert one.events == ()
+    assert one.bound(registry).events == ("user.banned",)
 
 
 @pytest.mark.parametrize("annotation", [Event, UnknownEvent, None, Any, object])

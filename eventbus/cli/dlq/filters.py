@@ -47,6 +47,7 @@ def _where(  # noqa: PLR0913 - one for each condition
         str | None, _option("Of one kind of failure, as `list --groups` tells it.", "MARK")
     ] = None,
     key: Annotated[str | None, _option("Whose event has this ordering key.")] = None,
+    tag: Annotated[str | None, _option("Whose event has this tag.")] = None,
     since: Annotated[
         str | None, _option("Stored in the last 2h, or since 2026-03-01T10:00Z.", "TIME")
     ] = None,
@@ -71,6 +72,7 @@ def _where(  # noqa: PLR0913 - one for each condition
         error=error,
         fingerprint=fingerprint,
         key=key,
+        tag=tag,
         since=None if since is None else _moment("--since", since),
         until=None if until is None else _moment("--until", until),
         redriven=redriven,

@@ -39,6 +39,7 @@ def letter_record(letter: "Letter") -> dict[str, object]:
         "event": letter.event,
         "id": letter.id,
         "key": letter.key,
+        "tags": list(letter.tags),
         "correlation_id": letter.correlation_id,
         "reason": failure.reason.value,
         "error_type": failure.error_type,
@@ -179,6 +180,7 @@ def print_letter(letter: "Letter", failed_again: Sequence[int]) -> None:
         "error": _error(letter),
         "fingerprint": failure.fingerprint,
         "key": letter.key or "",
+        "tags": ", ".join(letter.tags),
         "correlation": letter.correlation_id,
         "stored as": f"{failure.original_stream} {failure.original_seq} on "
         f"{failure.original_subject}",

@@ -58,6 +58,11 @@ class Letter:
         """The id that all events of one story share; empty where it had none."""
         return self._header(h.CORRELATION_ID)
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The event's tags."""
+        return h.tags_in(self.message.headers)
+
     def _header(self, name: str) -> str:
         return h.unquoted(self.message.headers.get(name, ""))
 
@@ -78,6 +83,8 @@ class Where:
     """As `eventbus.ops.deadletters.groups` tells it."""
     key: str | None = None
     """The event's ordering key."""
+    tag: str | None = None
+    """One of the event's tags."""
     since: datetime | None = None
     """Stored then or later."""
     until: datetime | None = None
@@ -101,6 +108,7 @@ class Where:
             and (self.error is None or f".{failure.error_type}".endswith(f".{self.error}"))
             and self.fingerprint in (None, failure.fingerprint)
             and self.key in (None, letter.key)
+            and (self.tag is None or self.tag in letter.tags)
             and (self.since is None or letter.place.time >= self.since)
             and (self.until is None or letter.place.time < self.until)
             and self.redriven in (None, bool(letter.redrives))
