@@ -343,7 +343,7 @@ class EventService:
         if self._lifecycle is not None:
             raise DeclarationError(f"service '{self.name}' is already started")
         self._roster.bind_all(self.registry, self.discover)
-        driver = self._driver or driver_of(self.settings, self.name)
+        driver = self._driver or driver_of(self.settings, self.name, clock=self._clock)
         driver.watch(self._observers)
         self._connections = Connections(driver, self.settings.namespace)
         self._wiring = self._wired(driver)
