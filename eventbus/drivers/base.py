@@ -13,6 +13,7 @@ from eventbus.drivers.room import DurableState, Room
 from eventbus.envelope import Envelope, Message
 from eventbus.limits import LimitLog
 from eventbus.parked import ParkedLog
+from eventbus.record import quick
 
 __all__ = (
     "HEADROOM",
@@ -43,6 +44,7 @@ Start: TypeAlias = str | int | datetime
 """Where a new durable begins: ``"new"``, ``"all"``, a stream sequence, or a time."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """The server's word that an event is stored (P1)."""

@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias, TypedDict, Unpack, overload
 from eventbus.drivers.base import Receipt
 from eventbus.envelope import Envelope
 from eventbus.event import Event
+from eventbus.record import quick
 
 __all__ = (
     "CallEmit",
@@ -50,6 +51,7 @@ class Emit(Protocol):
     ) -> Receipt: ...
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a listener may know of the event it handles, beside its payload."""
