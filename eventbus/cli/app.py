@@ -12,6 +12,7 @@ from eventbus.cli.dlq.command import dlq
 from eventbus.cli.emit import emit
 from eventbus.cli.events import events
 from eventbus.cli.listener import listener
+from eventbus.cli.make.command import make
 from eventbus.cli.run import run as run_services
 from eventbus.cli.store import store
 from eventbus.errors import EventBusError
@@ -53,6 +54,7 @@ app.command("events")(events)
 app.add_typer(codegen, name="codegen")
 app.add_typer(dlq, name="dlq")
 app.add_typer(listener, name="listener")
+app.add_typer(make, name="make")
 app.add_typer(store, name="store")
 
 
