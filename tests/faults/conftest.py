@@ -8,6 +8,7 @@ import pytest
 from eventbus.embedded import NatsServer
 from tests.faults.harness.profile import NAIVE
 from tests.faults.harness.stage import Stage
+from tests.faults.teeth import judged, summary, with_reason
 
 
 @pytest.fixture
@@ -18,12 +19,20 @@ async def stage(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Stage]
     await stage.close()
 
 
-if NAIVE:
-    from tests.faults.teeth import judged, summary, with_reason
+LONGEST = 180
+"""Seconds that a case may take on a busy machine; on an idle one each ends within a minute."""
 
-    def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-        """Leave out what isn't a case, or says nothing about a naive bus."""
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the cases their time; on a naive bus leave out what says nothing about it."""
+    for item in items:
+        if item.get_closest_marker("faults") is not None:
+            item.add_marker(pytest.mark.timeout(LONGEST))
+    if NAIVE:
         with_reason(items)
+
+
+if NAIVE:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

@@ -26,6 +26,6 @@ async def test_f01_four_kills_of_the_server_lose_nothing_and_store_nothing_twice
             await load.more(150)
         await stage.calm(mailer)
 
-    stage.measure("seconds without an emit that returns", stage.history.longest_gap(), 5)
+    stage.took("without an emit that returns", stage.history.longest_gap(), 5)
     await stage.check()
     assert stage.history.of(What.REFUSED) == []

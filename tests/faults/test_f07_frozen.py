@@ -43,8 +43,8 @@ async def test_f07_a_worker_that_wakes_up_after_its_lease_settles_nothing(
     stage: Stage, does: str
 ) -> None:
     step = StepTaken(thread="gray", number=1, seconds=1.5)
-    frozen = stage.worker("frozen", ack_wait=1.0, concurrency=1, does=does)
-    other = stage.worker("other", ack_wait=1.0, concurrency=1)
+    frozen = stage.worker("frozen", ack_wait=2.0, concurrency=1, does=does)
+    other = stage.worker("other", ack_wait=2.0, concurrency=1)
     frozen.start()
     await stage.started(1)
     source = stage.service("source")

@@ -50,7 +50,7 @@ async def promptly(stage: Stage, events: EventService, number: int) -> None:
     began = time.monotonic()
     await stage.emit(events, step)
     await stage.handled(step.mark)
-    stage.measure("seconds until an event is handled", time.monotonic() - began, PROMPT)
+    stage.took("until an event is handled", time.monotonic() - began, PROMPT)
 
 
 async def test_f08_a_leader_that_is_killed_is_replaced_and_nothing_is_lost(
@@ -66,7 +66,7 @@ async def test_f08_a_leader_that_is_killed_is_replaced_and_nothing_is_lost(
             await cluster.restart(leader)
         await nodes.calm(mailer)
 
-    nodes.measure("seconds without an emit", nodes.history.longest_gap(), ELECTED_WITHIN)
+    nodes.took("without an emit", nodes.history.longest_gap(), ELECTED_WITHIN)
     await nodes.check()
     assert nodes.history.of(What.REFUSED) == []
 
@@ -86,7 +86,7 @@ async def test_f08_leaders_that_step_down_are_hardly_felt(nodes: Stage, cluster:
             await promptly(nodes, mailer, number)
         await nodes.calm(mailer)
 
-    nodes.measure("seconds without an emit", nodes.history.longest_gap(), PROMPT)
+    nodes.took("without an emit", nodes.history.longest_gap(), PROMPT)
     await nodes.check()
 
 
@@ -130,11 +130,11 @@ async def test_f08_a_restart_of_all_nodes_and_then_of_the_service_loses_nothing(
             await promptly(nodes, mailer, number)
             await cluster.whole()
         began = time.monotonic()
-    nodes.measure("seconds to stop", time.monotonic() - began, PROMPT)
+    nodes.took("to stop", time.monotonic() - began, PROMPT)
     async with mailer:
         await nodes.calm(mailer)
 
-    nodes.measure("seconds without an emit", nodes.history.longest_gap(), ELECTED_WITHIN)
+    nodes.took("without an emit", nodes.history.longest_gap(), ELECTED_WITHIN)
     await nodes.check()
 
 

@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.nats]
 
 SLOTS = 8
 MANY = 3000
+AT_ONCE = 200
 BURST = 10_000
 WIDTH = 100
 
@@ -22,12 +23,13 @@ async def test_f09_a_slow_listener_gets_no_more_than_it_has_slots_and_each_event
     stage: Stage,
 ) -> None:
     mailer = stage.service(emit_timeout=25, publish_timeout=5)
-    stage.listen(mailer, concurrency=SLOTS, ack_wait=1.0)
+    stage.listen(mailer, concurrency=SLOTS, ack_wait=2.0)
     # Some run for longer than the ack wait: their heartbeats keep the lease.
     steps = [StepTaken(thread="slow", number=n, seconds=0.01) for n in range(MANY)]
-    steps[::600] = [one.model_copy(update={"seconds": 2.5}) for one in steps[::600]]
+    steps[::600] = [one.model_copy(update={"seconds": 5.0}) for one in steps[::600]]
     async with mailer:
-        await stage.emit(mailer, *steps)
+        for some in range(0, MANY, AT_ONCE):  # so many that the loop still turns
+            await stage.emit(mailer, *steps[some : some + AT_ONCE])
         before = vitals()["rss"]
         await stage.drained(40)
         grown = vitals()["rss"] - before
@@ -51,7 +53,7 @@ async def test_f10_ten_thousand_events_at_once_are_stored_and_handled(stage: Sta
         await stage.drained(40)
         await stage.calm(mailer)
 
-    stage.measure("seconds to store them", stored, 20)
+    stage.took("to store them", stored, 20)
     stage.measure("listeners at once", stage.history.most_at_once("send"), WIDTH)
     stage.measure("tasks", tasks, WIDTH + 50)
     await stage.check()

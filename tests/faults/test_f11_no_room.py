@@ -53,7 +53,7 @@ async def test_f11_without_room_emits_say_so_at_once_and_go_on_when_there_is(
         async with mailer:
             await small.calm(mailer)
 
-    small.measure("seconds that a refusal takes", took, AT_ONCE)
+    small.took("that a refusal takes", took, AT_ONCE)
     await small.check(removed=before)
     assert isinstance(refused, BackpressureError), f"it only says {refused!r}"
     assert refused.stream == "EVENTS"

@@ -64,7 +64,7 @@ async def test_f13_an_event_that_ends_its_process_is_found_and_none_beside_it_is
     worker = stage.worker(concurrency=16, ack_wait=1.0, attempts=ATTEMPTS)
     source = stage.service("source")
     async with source, supervised(stage, worker):
-        await stage.emit(source, *good(15, seconds=0.3), poison(does))
+        await stage.emit(source, *good(15, seconds=0.2), poison(does))
         letter = await buried(stage)
         await stage.calm(source)
 
@@ -107,7 +107,7 @@ async def buried(stage: Stage) -> Letter:
     async def is_there() -> bool:
         return bool(await stage.ground.letters())
 
-    assert await eventually(is_there, 20), "I1: no dead letter within 20 s"
+    assert await eventually(is_there, 40), "I1: no dead letter"
     return (await stage.ground.letters())[0]
 
 

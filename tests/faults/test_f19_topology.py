@@ -77,7 +77,7 @@ async def test_f19_a_stream_that_is_deleted_comes_back_and_all_goes_on(stage: St
         await stage.handled(*(one.mark for one in steps("after", 50)), seconds=BACK_WITHIN)
         await stage.calm(mailer)
 
-    stage.measure("seconds until emits are stored again", took, BACK_WITHIN)
+    stage.took("until emits are stored again", took, BACK_WITHIN)
     await stage.check(removed=lost)
 
 

@@ -59,7 +59,7 @@ async def test_f20_a_login_that_is_revoked_for_a_while_is_no_end(tmp_path: Path)
                     await load.more(50)
                 await stage.calm(mailer)
 
-            stage.measure("seconds until it is ready again", back, BACK_WITHIN)
+            stage.took("until it is ready again", back, BACK_WITHIN)
             await stage.check()
     assert noticed, "nobody noticed that the login was revoked"
     assert problems, "readiness doesn't name the credentials"
@@ -80,8 +80,8 @@ async def test_f20_a_permission_that_is_taken_away_is_told_at_once_and_comes_bac
                 back = await timed(lambda: is_stored(mailer, stage))
                 await stage.calm(mailer)
 
-            stage.measure("seconds until an emit is refused", refused, AT_ONCE)
-            stage.measure("seconds until emits are stored again", back, BACK_WITHIN)
+            stage.took("until an emit is refused", refused, AT_ONCE)
+            stage.took("until emits are stored again", back, BACK_WITHIN)
             await stage.check()
     denied = stage.history.of(What.REFUSED)
     assert denied, "nothing was refused"
@@ -109,7 +109,7 @@ async def test_f20_credentials_that_run_out_are_read_again_and_nothing_is_lost(
                     await load.more(20)
                 await stage.calm(mailer)
 
-            stage.measure("seconds without an emit", stage.history.longest_gap(), BACK_WITHIN)
+            stage.took("without an emit", stage.history.longest_gap(), BACK_WITHIN)
             await stage.check()
 
 
@@ -131,7 +131,7 @@ async def test_f20_a_key_that_is_replaced_is_read_again_without_a_restart(
                     await load.more(100)
                 await stage.calm(mailer)
 
-            stage.measure("seconds without an emit", stage.history.longest_gap(), BACK_WITHIN)
+            stage.took("without an emit", stage.history.longest_gap(), BACK_WITHIN)
             await stage.check()
 
 

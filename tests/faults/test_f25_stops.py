@@ -41,7 +41,7 @@ async def test_f25_a_stop_under_load_ends_in_time_and_hands_back_what_isnt_done(
         await stage.handled(*(one.mark for one in long), seconds=10)
         await stage.drained()
 
-    stage.measure("seconds to stop", took, GRACE + 1)
+    stage.took("to stop", took, GRACE + 1)
     await stage.check()
     assert code == 0
     assert {one.attempt for one in stage.history.of(What.BEGUN)} == {1}
@@ -69,7 +69,7 @@ async def test_f25_a_stop_while_the_server_is_frozen_ends_in_time(
         await stage.handled(*(one.mark for one in steps))
         await stage.drained()
 
-    stage.measure("seconds to stop", took, GRACE + 1)
+    stage.took("to stop", took, GRACE + 1)
     await stage.check()
     assert code == 0
 
@@ -94,7 +94,7 @@ async def test_f25_a_second_sigterm_ends_at_once_and_loses_nothing(stage: Stage)
         await stage.handled(step.mark)
         await stage.drained()
 
-    stage.measure("seconds to end at once", took, 1)
+    stage.took("to end at once", took, 1)
     await stage.check()
     assert code == 128 + signal.SIGTERM
 

@@ -38,7 +38,7 @@ async def test_f26_a_read_loop_that_dies_is_replaced_while_every_observer_raises
                 await load.more(100)
             await stage.calm(mailer)
 
-    stage.measure("seconds without an emit", stage.history.longest_gap(), BACK_WITHIN)
+    stage.took("without an emit", stage.history.longest_gap(), BACK_WITHIN)
     await stage.check()
 
 

@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from eventbus import headers as h
 from tests.faults.harness.checker import Letter, Stored
+from tests.faults.harness.pace import pace
 from tests.faults.harness.step import mark_of
 
 __all__ = ("ApiRefusedError", "Ground", "eventually")
@@ -198,10 +199,13 @@ def _thread_and_mark(body: bytes) -> tuple[str, str]:
         return "", ""
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> bool:
-    """Wait for the server's state, which nothing announces; tell whether it came."""
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> bool:
+    """Wait for the server's state, which nothing announces; tell whether it came.
+
+    A busy machine gets longer, see `pace`.
+    """
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * pace()):
             while not await condition():  # noqa: ASYNC110 - another process's state
                 await asyncio.sleep(0.02)
     except TimeoutError:

@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
+from tests.faults.harness.pace import pace
+
 __all__ = ("Entry", "FileLedger", "History", "Ledger", "What")
 
 LOOK_EVERY = 0.02
@@ -126,8 +128,12 @@ class History:
         for tail in self._tails:
             self.entries.extend(tail.read())
 
-    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
-        """Wait until the entries are such; raises an AssertionError that says ``what`` if not."""
+    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+        """Wait until the entries are such; raises an AssertionError that says ``what`` if not.
+
+        A busy machine gets longer, see `pace`.
+        """
+        seconds *= pace()
         try:
             async with asyncio.timeout(seconds):
                 self.refresh()

@@ -55,7 +55,7 @@ class Load:
         self._stopping.set()
         await self._group.__aexit__(*exc)  # type: ignore[arg-type]
 
-    async def more(self, count: int, seconds: float = 15) -> None:
+    async def more(self, count: int, seconds: float = 30) -> None:
         """Wait until so many more emits have returned."""
         wanted = len(self._history.of(What.STORED)) + count
         await self._history.until(

@@ -12,6 +12,7 @@ from tests.faults.harness.checker import Evidence, Measure, violations
 from tests.faults.harness.ground import ApiRefusedError, Ground, eventually
 from tests.faults.harness.history import Entry, History, What
 from tests.faults.harness.load import Load
+from tests.faults.harness.pace import pace
 from tests.faults.harness.profile import bus, schedule
 from tests.faults.harness.step import StepTaken
 from tests.faults.harness.witness import Witness
@@ -20,7 +21,7 @@ from tests.faults.harness.worker import Work, Worker
 __all__ = ("Stage",)
 
 DEFAULTS: dict[str, object] = {"emit_timeout": 10.0, "publish_timeout": 0.5, "grace": 5.0}
-CALM = 25.0
+CALM = 40.0
 QUICK = Retry(attempts=3, start=0.1, jitter="none")
 
 
@@ -88,7 +89,7 @@ class Stage:
         for step in due:
             self.history.write(Entry(What.STORED, step.mark))
 
-    async def handled(self, *marks: str, listener: str = "send", seconds: float = 15) -> None:
+    async def handled(self, *marks: str, listener: str = "send", seconds: float = 30) -> None:
         """Wait until a listener has handled events."""
         await self.history.until(
             lambda: set(marks) <= self.history.marks(What.EFFECT, listener=listener),
@@ -153,6 +154,10 @@ class Stage:
     def measure(self, what: str, value: float, limit: float) -> None:
         """Have a value held against its limit at the end (I6)."""
         self.measures.append(Measure(what, value, limit))
+
+    def took(self, what: str, seconds: float, limit: float) -> None:
+        """Have a time held against its limit at the end; a busy machine may take longer."""
+        self.measure(f"seconds {what}", seconds, limit * pace())
 
     async def close(self) -> None:
         """End the processes that still run."""
