@@ -31,7 +31,9 @@ class SystemClock:
         """Return the wall clock time in UTC."""
         return datetime.now(UTC)  # noqa: TID251 - this is the clock
 
-    monotonic = staticmethod(time.monotonic)
+    def monotonic(self) -> float:
+        """Return the monotonic clock."""
+        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """Wait on the event loop."""

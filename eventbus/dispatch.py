@@ -332,7 +332,9 @@ class Dispatcher:
         one, delivery, envelope = self._subscription, run.delivery, run.envelope
         elapsed = None
         if envelope is not None:
-            elapsed = (self._wiring.clock.now() - envelope.time).total_seconds()
+            # Of a delayed event the wait isn't slowness.
+            since = envelope.due or envelope.time
+            elapsed = (self._wiring.clock.now() - since).total_seconds()
         return Settled(
             name=run.name,
             id=envelope.id if envelope else delivery.message.headers.get(h.ID, ""),

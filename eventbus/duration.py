@@ -1,10 +1,10 @@
 """Durations as users write them: seconds, `timedelta`, or ``"5m"``."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
-__all__ = ("Duration", "seconds")
+__all__ = ("Duration", "moment", "seconds")
 
 Duration: TypeAlias = float | timedelta | str
 """Seconds, a `timedelta`, or a number with a unit: ``"250ms" "5s" "5m" "2h" "7d"``."""
@@ -37,3 +37,25 @@ def seconds(value: Duration) -> float:
     if not fits:
         raise ValueError(f"{value!r} isn't a duration; it must be from 0 s to 100 years")
     return float(result)
+
+
+def moment(value: Duration | datetime, since: datetime) -> datetime:
+    """Return a time in UTC: the one that is given, or the one so long after another one.
+
+    Raises:
+        ValueError: It has no time zone, is more than a century away, or is no time at all.
+    """
+    if not isinstance(value, datetime):
+        return since + timedelta(seconds=seconds(value))
+    if value.utcoffset() is None:
+        raise ValueError(
+            f"{value.isoformat()} has no time zone, so it isn't a moment; make it aware, as with "
+            "datetime(..., tzinfo=ZoneInfo('Europe/Paris')) or tzinfo=UTC"
+        )
+    try:
+        result = value.astimezone(UTC)
+    except OverflowError:
+        result = None
+    if result is None or abs((result - since).total_seconds()) > _LONGEST:
+        raise ValueError(f"{value.isoformat()} is more than 100 years away")
+    return result

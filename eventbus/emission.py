@@ -4,13 +4,17 @@ import asyncio
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import partial
 
 from eventbus import codec
 from eventbus import headers as h
+from eventbus.agenda import Agenda
 from eventbus.clock import Clock
 from eventbus.correlation import Handled, Scope, current_scope
 from eventbus.drivers.base import Driver, Receipt, is_immediate
+from eventbus.drivers.receipt import Scheduled
+from eventbus.duration import Duration, moment, seconds
 from eventbus.envelope import NO_HEADERS, Envelope, Message
 from eventbus.errors import (
     BackpressureError,
@@ -22,7 +26,7 @@ from eventbus.errors import (
 from eventbus.event import Event
 from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions, chain_emit
 from eventbus.subject import Subjects
-from eventbus.telemetry.signals import EmitFailed, Emitted, Observer
+from eventbus.telemetry.signals import Cancelled, EmitFailed, Emitted, Observer
 
 __all__ = ("Emitter", "Publishing", "check_options")
 
@@ -48,6 +52,14 @@ class _Lane:
 
     driver: Driver
     chain: CallEmit
+
+    def check_delay(self) -> None:
+        """Refuse a delay where nothing can wait.
+
+        Raises:
+            UnsupportedError: The driver has no schedules.
+        """
+        _ = self.driver.schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +88,8 @@ class Emitter:
         it can't be stored twice within the duplicate window (P2).
 
         Raises:
-            TypeError: There is no such option.
+            TypeError: There is no such option, or two that contradict each other.
+            ValueError: A time or duration is none.
             DeclarationError, EncodeError, HeaderError, InvalidEventError: It can't be emitted.
             IdConflictError: Another event is stored under its id.
             DriverError: As `eventbus.drivers.base.Driver.publish`.
@@ -84,27 +97,33 @@ class Emitter:
         if options:
             check_options(options)
         publishing = self._publishing
+        now = publishing.clock.now()
         scope = current_scope()
         lane = self._choose(event, options)
-        repeated = self._unresolved_id(event, scope) if self._unresolved else None
+        due = _due(options.get("delay"), options.get("at"), now) if options else None
+        if due is not None:
+            lane.check_delay()
+        repeated = self._unresolved_id(event, scope)
         given = options.get("id")
         user_headers = _user_headers(event, options)
         envelope = Envelope.of(
             event,
             source=publishing.source,
-            time=publishing.clock.now(),
+            time=now,
             id=repeated if given is None else given,
             key=options.get("key"),
             correlation_id=options.get("correlation_id"),
             headers=h.check_user_headers(user_headers) if user_headers else NO_HEADERS,
             tags=options.get("tags", ()),
+            due=due,
+            expires=options.get("expires"),
             scope=scope,
         )
         fresh = given is None and repeated is None and scope.handled is None
         started = publishing.clock.monotonic()
         try:
             receipt = await lane.chain(envelope)
-            if receipt.duplicate:
+            if receipt.duplicate and due is None:
                 await self._check_duplicate(lane.driver, envelope, receipt, fresh=fresh)
         except asyncio.CancelledError:
             self._remember(event, envelope.id, scope)
@@ -118,17 +137,18 @@ class Emitter:
             self._unresolved.pop(id(event), None)
         publishing.observe(
             Emitted(
-                envelope.name,
-                envelope.id,
-                lane.driver.name,
-                envelope.correlation_id,
-                publishing.clock.monotonic() - started,
-                len(envelope.body),
-                receipt.duplicate,
+                name=envelope.name,
+                id=envelope.id,
+                driver=lane.driver.name,
+                correlation_id=envelope.correlation_id,
+                duration=publishing.clock.monotonic() - started,
+                size=len(envelope.body),
+                duplicate=receipt.duplicate,
                 key=envelope.key,
                 causation_id=envelope.causation_id,
                 trace=receipt.trace,
                 tags=envelope.tags,
+                due=due,
             )
         )
         return receipt
@@ -173,22 +193,74 @@ class Emitter:
             )
         return lane
 
+    async def cancel(self, scheduled: Scheduled | str | None) -> bool:
+        """Have a delayed event never fire; False where it is too late.
+
+        Raises:
+            UnsupportedError: The driver has no schedules.
+            DriverError: Whether it is cancelled isn't known.
+        """
+        if scheduled is None:
+            return False
+        one = self._named(scheduled)
+        cancelled = await self._agenda_of(one).cancel(one.service, one.id)
+        if cancelled:
+            self._publishing.observe(Cancelled(one.id, one.service))
+        return cancelled
+
+    async def reschedule(
+        self,
+        scheduled: Scheduled | str | None,
+        *,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+    ) -> Scheduled | None:
+        """Have a delayed event fire at another time; None where it is too late.
+
+        Raises:
+            TypeError, ValueError: No time is given, two are, or what is given is none.
+            UnsupportedError: The driver has no schedules.
+            DriverError: Whether it is rescheduled isn't known.
+        """
+        due = _due(delay, at, self._publishing.clock.now())
+        if due is None:
+            raise TypeError("reschedule() takes delay= or at=")
+        if scheduled is None:
+            return None
+        one = self._named(scheduled)
+        return await self._agenda_of(one).move(one.service, one.id, due)
+
+    def _named(self, scheduled: Scheduled | str) -> Scheduled:
+        if isinstance(scheduled, Scheduled):
+            return scheduled
+        publishing = self._publishing
+        return Scheduled(scheduled, publishing.source, publishing.clock.now())
+
+    def _agenda_of(self, scheduled: Scheduled) -> Agenda:
+        """Return the agenda of the driver that keeps an event; by default the service's."""
+        lanes = (self._lane, *self._lanes.values())
+        found = (one.driver for one in lanes if one.driver.name == scheduled.driver)
+        return self._agenda(next(found, self._lane.driver))
+
+    def _agenda(self, driver: Driver) -> Agenda:
+        return Agenda(driver, self._publishing.subjects)
+
     async def _publish(self, driver: Driver, envelope: Envelope) -> Receipt:
-        message = codec.encode(envelope, self._publishing.subjects.prefix + envelope.name)
-        try:
-            receipt = await driver.publish(message)
-        except BackpressureError:
-            receipt = await self._hold(driver, message)
-        trace = envelope.trace.get("traceparent", "") if envelope.trace else ""
+        message = codec.encode(envelope, self._publishing.subjects.event(envelope.name))
+        if envelope.due is None:
+            receipt = await self._store(driver, message)
+        else:
+            receipt = await self._agenda(driver).add(message, at=envelope.due)
+        trace = envelope.trace.get("traceparent", "")
         return replace(receipt, trace=trace) if trace else receipt
 
-    async def _hold(self, driver: Driver, message: Message) -> Receipt:
-        """Let an event that a listener emits wait for room; raises again elsewhere.
-
-        Refused, it would be tried again and again while the handled event holds the very room.
-        """
-        if current_scope().handled is None or not driver.features.delay:
-            raise  # noqa: PLE0704 - called while BackpressureError is handled
+    async def _store(self, driver: Driver, message: Message) -> Receipt:
+        try:
+            return await driver.publish(message)
+        except BackpressureError:
+            if current_scope().handled is None or not driver.features.delay:
+                raise
+        # Refused, it would be tried again and again while the handled event holds the very room.
         return await driver.hold(message)
 
     async def _check_duplicate(
@@ -234,6 +306,19 @@ class Emitter:
         # Nothing keeps the event alive for this; when it goes, so does the entry.
         reference = weakref.ref(event, lambda _: forget(number, None))
         self._unresolved[number] = _Unresolved(reference, event_id, scope.handled)
+
+
+def _due(delay: Duration | None, at: datetime | None, now: datetime) -> datetime | None:
+    """Return until when an event waits; None for an event that doesn't."""
+    if delay is not None and at is not None:
+        raise TypeError("it takes delay= or at=, not both")
+    if delay is not None:
+        return now + timedelta(seconds=seconds(delay))
+    if at is None:
+        return None
+    if not isinstance(at, datetime):
+        raise TypeError(f"at= is a datetime, not {at!r}; use delay= for a duration")
+    return moment(at, now)
 
 
 def _user_headers(event: Event, options: EmitOptions) -> Mapping[str, str]:

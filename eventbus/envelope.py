@@ -7,18 +7,17 @@ from types import MappingProxyType
 from typing import cast
 
 from eventbus.correlation import NO_TRACE, Scope, current_scope
+from eventbus.duration import Duration, moment
 from eventbus.errors import InvalidEventError
 from eventbus.event import Event, EventSpec, spec_of, tag_problems
 from eventbus.headers import is_text
 from eventbus.ids import is_id
-from eventbus.record import quick
 
 __all__ = ("NO_HEADERS", "Envelope", "Message")
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Message:
     """Subject, headers and bytes: what a driver carries, without knowing what it means."""
@@ -31,7 +30,6 @@ class Message:
     """What the driver deduplicates by; None for no deduplication."""
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """An event and its metadata."""
@@ -53,6 +51,8 @@ class Envelope:
     kind: str = "event"
     expires: datetime | None = None
     """After this a listener need not handle it any more; None for never."""
+    due: datetime | None = None
+    """When it is handed to its listeners, where it was delayed; None for at once."""
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
     """The user's own, by lower-case name."""
     trace: Mapping[str, str] = field(default_factory=lambda: NO_TRACE)
@@ -70,6 +70,8 @@ class Envelope:
         correlation_id: str | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
         tags: tuple[str, ...] = (),
+        due: datetime | None = None,
+        expires: Duration | datetime | None = None,
         scope: Scope | None = None,
     ) -> "Envelope":
         """Return the envelope of an event that is emitted now, in a scope.
@@ -81,12 +83,12 @@ class Envelope:
             DeclarationError: The event's class has no name.
             EncodeError: A field holds what JSON can't.
             InvalidEventError: ``id``, ``key``, ``correlation_id`` or ``tags`` can't be carried.
+            ValueError: ``expires`` is no time.
         """
-        spec = event.event_spec or spec_of(type(event))
+        spec = spec_of(type(event))
         scope = current_scope() if scope is None else scope
-        if key is None and spec.key is not None:
-            key = event.event_key()
-        if key is not None and not (_is_str(key) and (key.isascii() or is_text(key))):
+        key = event.event_key() if key is None else key
+        if key is not None and not (_is_str(key) and is_text(key)):
             problem = "must be a string of valid Unicode"
             raise InvalidEventError(name=spec.name, problems=[("key", problem)])
         body = event.event_body()
@@ -96,19 +98,22 @@ class Envelope:
             _check_id(spec.name, "id", id)
         if correlation_id is not None:
             _check_id(spec.name, "correlation_id", correlation_id)
-        return cls(  # by position, which is quicker
-            event,
-            body,
-            id,
-            spec.name,
-            spec.version,
-            time,
-            source,
-            key,
-            correlation_id or scope.correlation_id or id,
-            scope.causation_id,
-            _tags(spec, tags) if tags else spec.tags,
-            spec.kind,
+        expires = spec.expires if expires is None else expires
+        return cls(
+            event=event,
+            body=body,
+            id=id,
+            name=spec.name,
+            version=spec.version,
+            time=time,
+            source=source,
+            key=key,
+            correlation_id=correlation_id or scope.correlation_id or id,
+            causation_id=scope.causation_id,
+            tags=_tags(spec, tags) if tags else spec.tags,
+            kind=spec.kind,
+            expires=None if expires is None else moment(expires, due or time),
+            due=due,
             headers=headers,
             trace=scope.trace,
         )

@@ -31,7 +31,8 @@
     │  │  │  ├─ EmitUnknown               no answer: it may or may not be stored
     │  │  │  ├─ BackpressureError         the stream is full of unread events
     │  │  │  ├─ PayloadTooLargeError      refused before the wire
-    │  │  │  └─ IdConflictError           another event is stored under that id
+    │  │  │  ├─ IdConflictError           another event is stored under that id
+    │  │  │  └─ SequenceConflictError     something else is the last one on its subject
     │  │  ├─ SettleError                  ack, nak or term didn't reach the server
     │  │  └─ UnsupportedError             the driver lacks a feature that was asked for
     │  ├─ ServerStartError                an embedded nats-server didn't come up
@@ -83,6 +84,7 @@ __all__ = (
     "Reject",
     "RetryLater",
     "SchemaError",
+    "SequenceConflictError",
     "ServerNotFoundError",
     "ServerStartError",
     "ServerTooOldError",
@@ -430,6 +432,24 @@ class IdConflictError(PublishError):
         self.id = id
         self.stored = stored
         super().__init__(f"'{name}' wasn't stored: id {id!r} is taken by {stored}; use another id")
+
+
+class SequenceConflictError(PublishError):
+    """Something else is the last one on its subject than was expected; this one isn't stored.
+
+    Unless the answer to an earlier try was lost: then it may be this very message.
+    """
+
+    code = "driver.sequence_conflict"
+    retryable = False
+
+    def __init__(self, *, name: str, subject: str) -> None:
+        self.name = name
+        self.subject = subject
+        super().__init__(
+            f"'{name}' wasn't stored: something else is the last one on '{subject}'; "
+            "read it, and decide again"
+        )
 
 
 class SettleError(DriverError):

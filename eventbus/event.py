@@ -127,6 +127,9 @@ class EventSpec:
     """Labels that travel with it."""
     priority: Priority = "normal"
     """How urgent it is."""
+    expires: Duration | None = None
+    """How long after it is emitted listeners need not handle it any more, where ``emit`` doesn't
+    say; None for never."""
     queue: str | None = None
     """The queue of its listeners that name none."""
     delay: Duration | None = None
@@ -184,6 +187,7 @@ class Event(Data):
         driver: str | None = None,
         tags: tuple[str, ...] = (),
         priority: Priority = "normal",
+        expires: Duration | None = None,
         queue: str | None = None,
         delay: Duration | None = None,
         tries: int | None = None,
@@ -293,6 +297,7 @@ def _listening_problems(spec: EventSpec) -> Iterator[str]:
         if spec.queue is not None:
             check_name(spec.queue, "queue")
         seconds(spec.delay or 0)
+        seconds(0 if spec.expires is None else spec.expires)
         if spec.timeout is not None and not seconds(spec.timeout):
             yield f"timeout={spec.timeout!r} leaves its listeners no time"
     except (SubjectError, ValueError, TypeError) as exc:

@@ -8,6 +8,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from datetime import datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack, overload
 
@@ -17,6 +18,7 @@ from eventbus.connections import Connections
 from eventbus.dispatch import Dispatcher, Wiring
 from eventbus.drivers.base import Driver, Receipt, Status
 from eventbus.drivers.choice import driver_of
+from eventbus.drivers.receipt import Scheduled
 from eventbus.duration import Duration
 from eventbus.emission import Emitter, Publishing
 from eventbus.errors import DeclarationError, NotConnectedError
@@ -231,8 +233,8 @@ class EventService:
         """Emit an event, or the one that a name and its data describe.
 
         Returns once the event is stored (P1): every listener whose durable exists will get it, at
-        least once. Inside a listener it inherits the correlation id, and a redelivered listener
-        that emits the same again is deduplicated.
+        least once; with ``delay`` or ``at`` not before that time. Inside a listener it inherits
+        the correlation id, and a redelivered listener that emits the same again is deduplicated.
 
         Args:
             event: An event, or the name of a declared one.
@@ -241,17 +243,17 @@ class EventService:
 
         Raises:
             SubjectError, UnknownEventError, InvalidEventError, HeaderError: It can't be emitted.
+            TypeError, ValueError: An option is unknown, or no time or duration.
+            UnsupportedError: ``delay`` or ``at``, and the driver has no schedules.
             EmitUnknown: No answer in time; emit the same object again, or the same ``id=`` (P2).
             BackpressureError: The stream is full of unread events; nothing is stored.
             PayloadTooLargeError, NotAuthorizedError, NotConnectedError, PublishError: Not stored.
         """
-        if data is not None or not isinstance(event, Event):
-            event = self._event(event, data)
-        if active_fakes():
-            fake = current_fake(self.name, type(event))
-            if fake is not None:
-                return fake.record(event, options, service=self.name, time=self._clock.now())
-        return await (self._emitter or self._ready()).emit(event, options)
+        one = self._event(event, data)
+        fake = current_fake(self.name, type(one))
+        if fake is not None:
+            return fake.record(one, options, service=self.name, time=self._clock.now())
+        return await self._ready().emit(one, options)
 
     async def emit_if(
         self,
@@ -288,6 +290,40 @@ class EventService:
         if active_fakes():
             return [await self.emit(one) for one in events]
         return await self._ready().emit_many(events)
+
+    async def cancel(self, scheduled: Scheduled | str | None) -> bool:
+        """Have a delayed event never fire; return whether it was still in time.
+
+        The answer is exact: after True no listener gets it, after False all do, or have. One that
+        is cancelled is cancelled, so doing it again is True again (for the duplicate window).
+
+        Args:
+            scheduled: What its receipt says, or the id of an event that this service delayed.
+                None, as of an event that wasn't delayed, is too late.
+
+        Raises:
+            UnsupportedError: The driver has no schedules.
+            DriverError: Nobody knows now; cancel it again.
+        """
+        return await self._ready().cancel(scheduled)
+
+    async def reschedule(
+        self,
+        scheduled: Scheduled | str | None,
+        *,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+    ) -> Scheduled | None:
+        """Have a delayed event fire at another time, from now or on the clock.
+
+        It stays the same event, with the same id; its expiry moves with it. Returns the new place,
+        or None where it was too late, or it is cancelled.
+
+        Raises:
+            TypeError, ValueError: No time is given, two are, or what is given is none.
+            UnsupportedError, DriverError: As `cancel`.
+        """
+        return await self._ready().reschedule(scheduled, delay=delay, at=at)
 
     def _event(self, event: Event | str, data: Mapping[str, object] | None) -> Event:
         if isinstance(event, Event):
@@ -345,7 +381,7 @@ class EventService:
         if self._lifecycle is not None:
             raise DeclarationError(f"service '{self.name}' is already started")
         self._roster.bind_all(self.registry, self.discover)
-        driver = self._driver or driver_of(self.settings, self.name, clock=self._clock)
+        driver = self._driver or driver_of(self.settings, self.name)
         driver.watch(self._observers)
         self._connections = Connections(driver, self.settings.namespace)
         self._wiring = self._wired(driver)

@@ -220,6 +220,13 @@ class Subjects:
         """Where a delayed emit waits."""
         return f"{self.namespace}-sched.{service}.{encode_key(id)}"
 
+    def tick(self, service: str, name: str) -> str:
+        """Where the next tick of a recurring event waits; no listener's retry waits there.
+
+        Those end with a number, which the name of a recurring event can't be.
+        """
+        return f"{self.namespace}-sched.{service}.tick.{name}"
+
     def parked(self, service: str, listener: str, sequence: int) -> str:
         """Where a parked retry waits; publishing there again replaces it."""
         return f"{self.namespace}-sched.{service}.{listener}.{sequence}"

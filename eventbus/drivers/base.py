@@ -9,11 +9,12 @@ from typing_extensions import TypeIs
 
 from eventbus.attempts import AttemptLog
 from eventbus.delivery import Delivery
+from eventbus.drivers.receipt import Receipt
 from eventbus.drivers.room import DurableState, Room
+from eventbus.drivers.schedules import Schedules
 from eventbus.envelope import Envelope, Message
 from eventbus.limits import LimitLog
 from eventbus.parked import ParkedLog
-from eventbus.record import quick
 
 __all__ = (
     "HEADROOM",
@@ -42,21 +43,6 @@ HEADROOM = 4096
 
 Start: TypeAlias = str | int | datetime
 """Where a new durable begins: ``"new"``, ``"all"``, a stream sequence, or a time."""
-
-
-@quick
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The server's word that an event is stored (P1)."""
-
-    id: str
-    stream: str
-    sequence: int
-    duplicate: bool = False
-    """It was stored before under this id; nothing was stored now."""
-    driver: str = ""
-    trace: str = ""
-    """The W3C ``traceparent`` that it was sent with; empty without a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +235,15 @@ class Driver(Protocol):
 
         Raises:
             UnsupportedError: It has no such place.
+        """
+        ...
+
+    @property
+    def schedules(self) -> Schedules:
+        """What waits for its time.
+
+        Raises:
+            UnsupportedError: It lacks `Features.schedules`.
         """
         ...
 

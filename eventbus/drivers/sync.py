@@ -22,6 +22,7 @@ from eventbus.drivers.base import (
     Status,
 )
 from eventbus.drivers.room import DurableState
+from eventbus.drivers.schedules import Schedules
 from eventbus.envelope import Envelope, Message
 from eventbus.errors import NoStreamError, PublishError, UnsupportedError
 from eventbus.limits import LimitLog, LocalLimits
@@ -119,6 +120,11 @@ class SyncDriver:
     def limits(self) -> LimitLog:
         """Where the limits of this process's listeners are kept."""
         return self._limits
+
+    @property
+    def schedules(self) -> Schedules:
+        """Raise UnsupportedError: nothing waits here."""
+        raise _unsupported("delays")
 
     @property
     def room(self) -> None:

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Protocol, TypeAlias, TypedDict, Unpack, overload
 
 from eventbus.drivers.base import Receipt
+from eventbus.duration import Duration
 from eventbus.envelope import Envelope
 from eventbus.event import Event
-from eventbus.record import quick
 
 __all__ = (
     "CallEmit",
@@ -38,6 +38,13 @@ class EmitOptions(TypedDict, total=False):
     """Instead of the inherited one."""
     driver: str
     """The driver it goes through, instead of the one that its class names, else the service's."""
+    delay: Duration
+    """How long it waits on the server before any listener gets it."""
+    at: datetime
+    """Until when it waits, aware; a time that has passed is now. Instead of ``delay``."""
+    expires: Duration | datetime
+    """When listeners need not handle it any more: so long after it is emitted or, if it is
+    delayed, after its time; or a time, aware. Instead of the class's."""
 
 
 class Emit(Protocol):
@@ -51,7 +58,6 @@ class Emit(Protocol):
     ) -> Receipt: ...
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a listener may know of the event it handles, beside its payload."""

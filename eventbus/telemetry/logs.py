@@ -17,10 +17,12 @@ from typing_extensions import override
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import Connected, ConsumerRecovered, Disconnected, TopologyChanged
 from eventbus.errors import Signal, error_type
+from eventbus.headers import render_time
 from eventbus.middleware.base import CallNext, Context
 from eventbus.telemetry import alarms
 from eventbus.telemetry.context import active_span, trace_id
 from eventbus.telemetry.signals import (
+    Cancelled,
     EmitFailed,
     Emitted,
     FailedHookRaised,
@@ -269,6 +271,7 @@ def _emitted(one: Emitted) -> _Fields:
         "size": one.size,
         "duplicate": one.duplicate,
         "tags": list(one.tags) or None,
+        **({"due": render_time(one.due)} if one.due else {}),
         "correlation_id": one.correlation_id,
         "trace_id": trace_id(one.trace),
     }
@@ -317,6 +320,11 @@ _LINES: dict[type, tuple[str, Callable[[Any], int], Callable[[Any], _Fields]]] =
     Settled: ("delivery.settled", _settled_level, _settled),
     Emitted: ("event.emitted", _at(logging.DEBUG), _emitted),
     EmitFailed: ("emit.failed", _at(logging.WARNING), _emit_failed),
+    Cancelled: (
+        "event.cancelled",
+        _at(logging.INFO),
+        lambda one: {"event_id": one.id, "source": one.source},
+    ),
     Returned: ("delivery.returned", _at(logging.DEBUG), _place),
     Stuck: (
         "delivery.stuck",

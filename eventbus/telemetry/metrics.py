@@ -29,6 +29,7 @@ from eventbus.telemetry.conditions import (
 )
 from eventbus.telemetry.context import sampled, trace_id
 from eventbus.telemetry.signals import (
+    Cancelled,
     EmitFailed,
     Emitted,
     Happened,
@@ -68,6 +69,7 @@ _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "Deliveries that couldn't be settled; the server delivers them again",
         ("listener",),
     ),
+    "eventbus_cancelled_total": ("Delayed events cancelled before their time", ()),
     "eventbus_purged_total": ("Handled events purged to make room", ()),
     "eventbus_reconnects_total": ("Connections that came back", ()),
     "eventbus_consumer_recovered_total": ("Pull loops that came back", ("listener",)),
@@ -173,6 +175,7 @@ class Metrics:
             Settled: self._settled,
             Emitted: self._emitted,
             EmitFailed: self._emit_failed,
+            Cancelled: lambda _: counters["eventbus_cancelled_total"].inc(),
             Returned: self._returned,
             Stuck: self._stuck,
             Connected: self._connect,

@@ -11,10 +11,10 @@ from typing import TypeAlias
 
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import DriverSignal
-from eventbus.record import quick
 from eventbus.telemetry.conditions import Condition
 
 __all__ = (
+    "Cancelled",
     "EmitFailed",
     "Emitted",
     "FailedHookRaised",
@@ -32,7 +32,6 @@ __all__ = (
 _log = logging.getLogger(__name__)
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Emitted:
     """An event is stored, or was before under the same id."""
@@ -52,6 +51,17 @@ class Emitted:
     trace: str = ""
     """The ``traceparent`` that it was sent with; empty without a trace."""
     tags: tuple[str, ...] = ()
+    due: datetime | None = None
+    """Until when it waits; None for an event that isn't delayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A delayed event will never fire; it is gone, by the decision of who cancelled it."""
+
+    id: str
+    source: str
+    """The service that emitted it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,6 @@ class EmitFailed:
     """The ``traceparent`` of where it was emitted; empty without a trace."""
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Received:
     """A delivery came in and holds a slot."""
@@ -80,7 +89,6 @@ class Received:
     redelivered: bool
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class ListenerStarted:
     """A listener's run begins."""
@@ -93,7 +101,6 @@ class ListenerStarted:
     correlation_id: str
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Settled:
     """A delivery is settled; this is the one record of how it ended."""
@@ -110,7 +117,7 @@ class Settled:
     duration: float
     """Seconds the listener ran, middleware included; 0 where it didn't run."""
     end_to_end: float | None
-    """Seconds from emit to settled; None where the emit time isn't known."""
+    """Seconds from emit, or the time it was delayed to, to settled; None where unknown."""
     correlation_id: str
     causation_id: str | None = None
     reason: Reason | None = None
@@ -169,6 +176,7 @@ class Stopped:
 Happened: TypeAlias = (
     Emitted
     | EmitFailed
+    | Cancelled
     | Received
     | ListenerStarted
     | Settled

@@ -26,6 +26,7 @@ from eventbus.errors import (
     Reject,
     RetryLater,
     SchemaError,
+    SequenceConflictError,
     ServerTooOldError,
     Signal,
     SubjectError,
@@ -114,6 +115,7 @@ def test_trying_again_helps_against_the_transport_but_not_against_refusals() -> 
 
     assert {error for error in tree(DriverError) if not error.retryable} == {
         *final,
+        SequenceConflictError,
         UnsupportedError,
     }
     assert not any(error.retryable for error in tree(ConfigurationError))

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ __all__ = (
     "Stored",
     "StreamView",
     "replies",
+    "stored_of",
 )
 
 _BATCH = 256
@@ -80,7 +81,7 @@ class Line(Protocol):
         """Hand every message on a subject to ``take``."""
         ...
 
-    def send(self, subject: str, body: bytes, reply: str = "") -> None:
+    def send(self, subject: str, body: bytes, reply: str = "") -> Awaitable[None]:
         """Write a message."""
         ...
 
@@ -189,7 +190,9 @@ class Admin:
         thing = f"message {sequence} of stream {stream}"
         verb, body = f"STREAM.MSG.GET.{stream}", {"seq": sequence}
         answer = await self._found(verb, thing, body)
-        return None if answer is None else _message(table(answer.get("message")))
+        if answer is None:
+            return None
+        return stored_of(stream, table(answer.get("message"))).message
 
     async def messages(
         self,
@@ -252,7 +255,7 @@ async def replies(line: Line, subject: str, payload: bytes) -> AsyncGenerator[Re
     inbox = line.new_inbox()
     interest = await line.subscribe(inbox, arrived.put_nowait)
     try:
-        line.send(subject, payload, inbox)
+        await line.send(subject, payload, inbox)
         while True:
             try:
                 async with asyncio.timeout(_PATIENCE):
@@ -292,10 +295,12 @@ def _stored(headers: dict[str, str], body: bytes) -> Stored:
     )
 
 
-def _message(stored: Table) -> Message:
-    headers = _headers(base64.b64decode(text(stored.get("hdrs"))))
-    body = base64.b64decode(text(stored.get("data")))
-    return Message(text(stored.get("subject")), headers, body, headers.get(_MESSAGE_ID))
+def stored_of(stream: str, answer: Table) -> Stored:
+    """Return the message in the API's answer to a question for one."""
+    headers = _headers(base64.b64decode(text(answer.get("hdrs"))))
+    body = base64.b64decode(text(answer.get("data")))
+    message = Message(text(answer.get("subject")), headers, body, headers.get(_MESSAGE_ID))
+    return Stored(stream, number(answer.get("seq")), _time(text(answer.get("time"))), message)
 
 
 def _headers(block: bytes) -> dict[str, str]:

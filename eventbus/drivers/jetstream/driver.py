@@ -8,7 +8,6 @@ from datetime import datetime
 from itertools import count
 from typing import Self
 
-from eventbus import headers as h
 from eventbus.attempts import AttemptLog
 from eventbus.drivers.base import (
     HEADROOM,
@@ -36,15 +35,18 @@ from eventbus.drivers.jetstream.parked_log import KeyValueParked
 from eventbus.drivers.jetstream.pinned import PinnedConsumer
 from eventbus.drivers.jetstream.publisher import DRIVER, Publisher
 from eventbus.drivers.jetstream.room import JetStreamRoom, state_of
+from eventbus.drivers.jetstream.schedules import JetStreamSchedules, schedule_of, target_of
 from eventbus.drivers.jetstream.streams import NOT_ASKED
 from eventbus.drivers.jetstream.topology import Topology
 from eventbus.drivers.room import DurableState, Room
+from eventbus.drivers.schedules import Schedules
 from eventbus.envelope import Message
 from eventbus.errors import (
     BackpressureError,
     DriverError,
     EventBusError,
     NotConnectedError,
+    UnsupportedError,
 )
 from eventbus.limits import LimitLog
 from eventbus.parked import ParkedLog
@@ -91,6 +93,9 @@ class JetStreamDriver:
         self._room = JetStreamRoom(
             self._api, self.admin, self._connection, self._publisher, settings
         )
+        self._schedules = JetStreamSchedules(
+            self._api, self.admin, self._publisher, settings, self._room.check_later
+        )
 
     @property
     def name(self) -> str:
@@ -117,6 +122,21 @@ class JetStreamDriver:
     def limits(self) -> LimitLog:
         """Where the processes of a service agree on limits."""
         return self._limits
+
+    @property
+    def schedules(self) -> Schedules:
+        """What waits for its time.
+
+        Raises:
+            UnsupportedError: This server can't hand on what its schedules publish.
+        """
+        if not self.features.schedules:
+            raise UnsupportedError(
+                driver=self.name,
+                feature=f"schedules with nats-server {self._server.version}",
+                remedy="use nats-server 2.14 or newer",
+            )
+        return self._schedules
 
     @property
     def room(self) -> Room | None:
@@ -178,21 +198,16 @@ class JetStreamDriver:
 
         Raises as `publish` does.
         """
-        headers = {
-            **message.headers,
-            "Nats-Schedule": f"@at {h.render_time(at)}",
-            # A schedule fires into its own stream; the stream of events takes it over from there.
-            "Nats-Schedule-Target": self._due(message.subject),
-            "Nats-TTL": "never",  # else it would die at the stream's max_age
-        }
-        return await self._wait(replace(message, subject=holder, headers=headers))
+        subjects = self._settings.subjects
+        return await self._wait(schedule_of(message, subjects, at=at, holder=holder))
 
     async def hold(self, message: Message) -> Receipt:
         """Store an event so that it is published to its subject once there is room for it.
 
         Raises as `publish` does.
         """
-        return await self._wait(replace(message, subject=self._due(message.subject)))
+        subject = target_of(self._settings.subjects, message.subject)
+        return await self._wait(replace(message, subject=subject))
 
     async def stored(self, receipt: Receipt) -> Message | None:
         """Return the message that a receipt speaks of; None where it is gone."""
@@ -234,13 +249,6 @@ class JetStreamDriver:
             return Status((connection,))
         problems = (one.problem for one in list(self._consumers.values()))
         return Status(tuple(problem for problem in problems if problem is not None))
-
-    def _due(self, subject: str) -> str:
-        """Return where what is published to a subject waits; retries wait on their own."""
-        subjects = self._settings.subjects
-        if not subject.startswith(subjects.prefix):
-            return subject
-        return subjects.due(subject.removeprefix(subjects.prefix))
 
     async def _wait(self, message: Message) -> Receipt:
         """Store what has to wait, where not too much does."""

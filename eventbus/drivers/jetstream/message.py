@@ -12,7 +12,6 @@ from eventbus.drivers.jetstream.link import is_no_responders
 from eventbus.drivers.jetstream.wire import Raw
 from eventbus.envelope import Message
 from eventbus.errors import NotAuthorizedError, NotConnectedError, SettleError
-from eventbus.record import quick
 
 __all__ = ("JetStreamDelivery", "Lease", "Place", "nak_body", "place_of")
 
@@ -29,7 +28,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_REASON = 200
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a delivered message is stored, and how often it was delivered."""
@@ -232,7 +230,7 @@ class JetStreamDelivery:
         if link is None:
             return False
         try:
-            link.send(self._reply, body)
+            await link.send(self._reply, body)
         except NotConnectedError:
             return False
         return True

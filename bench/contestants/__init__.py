@@ -1,1 +1,0 @@
-"""Who is compared: one module each, with the cases that it takes part in."""

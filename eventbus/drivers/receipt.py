@@ -1,0 +1,36 @@
+"""What an emit returns: `Receipt`, and the place of a delayed event, `Scheduled`."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+__all__ = ("Receipt", "Scheduled")
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A delayed event that waits: what `EventService.cancel` and `reschedule` take."""
+
+    id: str
+    """The event's id."""
+    service: str
+    """Who emitted it."""
+    at: datetime
+    """When it is handed to its listeners, in UTC."""
+    driver: str = ""
+    """The driver that keeps it until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The server's word that an event is stored (P1)."""
+
+    id: str
+    stream: str
+    sequence: int
+    duplicate: bool = False
+    """It was stored before under this id; nothing was stored now."""
+    driver: str = ""
+    trace: str = ""
+    """The W3C ``traceparent`` that it was sent with; empty without a trace."""
+    scheduled: Scheduled | None = None
+    """Of a delayed event: where it waits. None where it doesn't, any more or at all."""
