@@ -356,6 +356,7 @@ class Dispatcher:
             subject=delivery.message.subject,
             emitted_at=envelope.time if envelope else None,
             trace=envelope.trace.get("traceparent", "") if envelope else "",
+            redrive=run.redrive,
             tags=envelope.tags if envelope else (),
         )
 

@@ -64,6 +64,10 @@ _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "eventbus_processed_total": ("Deliveries settled", ("event", "listener", "outcome")),
     "eventbus_dead_letters_total": ("Events given up", ("event", "listener", "reason")),
+    "eventbus_redriven_total": (
+        "Events handled again after a redrive, by how that ended",
+        ("listener", "outcome"),
+    ),
     "eventbus_returned_total": ("Deliveries handed back at a stop", ("listener",)),
     "eventbus_stuck_total": (
         "Deliveries that couldn't be settled; the server delivers them again",
@@ -239,6 +243,8 @@ class Metrics:
             pair.reasons[one.reason].inc()
         if one.outcome in _FINAL:
             listener.attempts.observe(one.attempt)
+            if one.redrive:
+                listener.redriven[one.outcome].inc()
 
     def _emitted(self, one: Emitted) -> None:
         emits = self._emits_of(one.name, one.driver)
@@ -341,6 +347,7 @@ class _Pair:
 class _Listener:
     in_flight: Gauge
     attempts: Histogram
+    redriven: Mapping[Outcome, Counter]
     returned: Counter
     stuck: Counter
 
@@ -374,9 +381,11 @@ class _All:
         )
 
     def listener(self, listener: str) -> _Listener:
+        redriven = self.counters["eventbus_redriven_total"]
         return _Listener(
             in_flight=self.gauges["eventbus_in_flight"].labels(listener),
             attempts=self.histograms["eventbus_attempts"].labels(listener),
+            redriven={one: redriven.labels(listener, one.value) for one in _FINAL},
             returned=self.counters["eventbus_returned_total"].labels(listener),
             stuck=self.counters["eventbus_stuck_total"].labels(listener),
         )

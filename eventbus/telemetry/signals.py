@@ -132,6 +132,8 @@ class Settled:
     emitted_at: datetime | None = None
     trace: str = ""
     """The event's ``traceparent``; empty without a trace."""
+    redrive: int = 0
+    """How often the event was redriven; 0 where it came as it was emitted."""
     tags: tuple[str, ...] = ()
 
 

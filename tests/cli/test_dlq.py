@@ -31,10 +31,16 @@ class Mail:
     def __init__(self, url: str) -> None:
         self.settings = Settings(nats_url=url)
         self.handled: list[Event] = []
+        self.options: dict[str, Any] = {}
 
     def fails(self, *orders: str) -> None:
         """Let it fail on orders."""
         asyncio.run(self._work(len(orders), orders, Outcome.DEAD))
+
+    def parks(self, *orders: str) -> None:
+        """Let it fail on orders, whose keys it sets aside."""
+        self.options = {"ordered": True, "on_failure": "park_key"}
+        self.fails(*orders)
 
     def works(self, count: int) -> list[Event]:
         """Let it handle so many events, and return them."""
@@ -54,7 +60,7 @@ class Mail:
             self.handled.append(event)
 
         service = EventService("mail", settings=self.settings, observers=[observe])
-        await service.subscribe(OrderPlaced, send, retry=ONCE)
+        await service.subscribe(OrderPlaced, send, retry=ONCE, **self.options)
         async with service, asyncio.timeout(10):
             for order in orders:
                 await service.emit(OrderPlaced(order_id=order), headers={"x-tenant": "größer"})
@@ -248,6 +254,18 @@ def test_a_redrive_goes_to_the_listener_and_is_recorded(desk: Desk, mail: Mail) 
     assert "1  order.placed to mail.send: redriven (nobody works mail__send now" in out
     assert mail.works(2) == [OrderPlaced(order_id="o-1"), OrderPlaced(order_id="o-2")]
     assert desk.numbers("--redriven") == [2, 1]
+
+
+def test_a_redrive_by_key_frees_a_parked_key(desk: Desk, mail: Mail) -> None:
+    mail.parks("o-1", "o-2", "o-1")
+
+    part = desk("redrive", "--key", "o-1", "--limit", "1")
+    rest = desk("redrive", "--key", "o-1")
+    mail.works(2)
+
+    assert "key 'o-1' of mail.send stays parked: 1 more of its letters are left" in part
+    assert "key 'o-1' of mail.send is free once they are handled" in rest
+    assert desk.numbers("--redriven") == [3, 1]
 
 
 def test_what_was_redriven_is_left_out_of_the_next_run_unless_it_is_meant(

@@ -77,6 +77,16 @@ class Shop:
             (await self._first.emit(OrderPlaced(order_id=one), **options)).id for one in orders
         ]
 
+    async def emit_one(self, event: Event) -> None:
+        await self._first.emit(event)
+
+    async def ended(self, count: int) -> None:
+        """Wait until so many deliveries have ended."""
+        async with asyncio.timeout(30):
+            while len(self.settled) < count:
+                self._changed.clear()
+                await self._changed.wait()
+
     def _observe(self, happened: Happened) -> None:
         if isinstance(happened, Settled):
             self.settled.append(happened)

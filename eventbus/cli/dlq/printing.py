@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = (
     "group_record",
     "letter_record",
+    "parked_lines",
     "print_groups",
     "print_letter",
     "print_letters",
@@ -125,6 +126,8 @@ def redriven_record(one: "Redriven") -> dict[str, object]:
         "redrive": one.number,
         "edited": letter.edited,
         "problem": one.problem,
+        "key": letter.key,
+        "key_left": one.key_left,
     }
 
 
@@ -133,6 +136,23 @@ def redriven_line(one: "Redriven") -> str:
     letter = one.letter
     problem = f" ({one.problem})" if one.problem else ""
     return _plain(f"{letter.number}  {letter.event} to {letter.listener}: {one.result}{problem}")
+
+
+def parked_lines(done: "Iterable[Mapping[str, object]]") -> list[str]:
+    """Return a line for each parked key of which letters were redriven, by their records."""
+    left = {
+        (f"{one['service']}.{one['listener']}", one["key"]): one["key_left"]
+        for one in done
+        if one["key_left"] is not None
+    }
+    return [
+        _plain(
+            f"key '{key}' of {listener} stays parked: {count} more of its letters are left"
+            if count
+            else f"key '{key}' of {listener} is free once they are handled, if no more came meanwhile"
+        )
+        for (listener, key), count in left.items()
+    ]
 
 
 def print_letters(letters: "Iterable[Letter]") -> None:

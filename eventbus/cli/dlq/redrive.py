@@ -48,6 +48,7 @@ def redrive(  # noqa: PLR0913 - one for each option
     """Send the events of dead letters to the one listener that failed, and to no other.
 
     Letters stay, with a record of the redrive.
+    With --key they go in the sequence of their events, and free a parked key.
     Those of a filter that were redriven before are left out.
     Another payload is checked against the event's class before anything is sent.
     Exits with 1 where an event could not be sent.
@@ -100,5 +101,7 @@ def _sum_up(done: list[dict[str, object]], where: "Where") -> None:
     if not done:
         say_none(where)
         return
+    for line in printing.parked_lines(done):
+        print(line)
     counts = Counter(str(one["result"]) for one in done)
     print(", ".join(f"{count} {result}" for result, count in counts.items()))

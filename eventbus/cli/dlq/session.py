@@ -65,9 +65,16 @@ async def chosen(
     where: "Where",
     limit: int | None = None,
 ) -> "AsyncIterator[Letter]":
-    """Yield the letters that are meant; where a number is nobody's, the command ends first."""
+    """Yield the letters that are meant; where a number is nobody's, the command ends first.
+
+    Those of one key come in the sequence of their events.
+    """
     from eventbus.ops import deadletters
 
+    if where.key is not None:
+        for letter in (await deadletters.of_key(driver, where))[:limit]:
+            yield letter
+        return
     if not numbers:
         async for letter in deadletters.find(driver, where, limit=limit):
             yield letter

@@ -6,6 +6,7 @@ it goes with `purge` and with nothing else.
 
 from eventbus.drivers.jetstream.letterbox import Place, Redrive
 from eventbus.ops.deadletters.letters import Letter, Where, failed_again, find, show
+from eventbus.ops.deadletters.parking import of_key
 from eventbus.ops.deadletters.redriving import (
     Redriven,
     Result,
@@ -30,6 +31,7 @@ __all__ = (
     "failed_again",
     "find",
     "groups",
+    "of_key",
     "per_second",
     "purge",
     "redrive",

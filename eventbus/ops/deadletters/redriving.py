@@ -34,6 +34,7 @@ from eventbus.duration import seconds
 from eventbus.envelope import Message
 from eventbus.event import spec_of
 from eventbus.ops.deadletters.letters import Letter
+from eventbus.ops.deadletters.parking import Parking
 from eventbus.registry import Registry
 from eventbus.subject import Subjects
 
@@ -67,6 +68,9 @@ class Redriven:
     """Which redrive of the letter it is."""
     problem: str = ""
     """Why it was refused; of one that wasn't, what keeps it from being handled now."""
+    key_left: int | None = None
+    """How many letters of its parked key still have to be redriven: with 0, the key is free once
+    this one is handled. None where its key isn't parked, or nothing was sent."""
 
 
 async def redrive(
@@ -80,6 +84,9 @@ async def redrive(
     """Send the events of letters to the listeners that failed; yield what becomes of each.
 
     Each is stored and recorded before it is yielded. It goes as fast as they are taken.
+    What a parked key let pile up is handled again, and once the last one is, the key is free; so
+    give its letters in the sequence of their events (`of_key`). If one fails again, the key is
+    parked anew and those behind it become dead letters again.
 
     Args:
         driver: A connected one.
@@ -96,6 +103,7 @@ async def redrive(
     clock = clock or SystemClock()
     pause = 1 / per_second(rate) if rate is not None and not dry_run else 0.0
     durables = await driver.admin.consumers()
+    parking = Parking(driver)
     due = clock.monotonic()
     async for letter in _each(letters):
         number = _last(letter) + 1
@@ -107,8 +115,9 @@ async def redrive(
         else:
             await clock.sleep(max(0.0, due - clock.monotonic()))
             due = max(due, clock.monotonic()) + pause
-            number = await _send(driver, letter, clock)
-            yield Redriven(letter, Result.REDRIVEN, number, problem)
+            unpark, left = await parking.unpark(letter)
+            number = await _send(driver, letter, unpark, clock)
+            yield Redriven(letter, Result.REDRIVEN, number, problem, left)
 
 
 def edited(letter: Letter, payload: Mapping[str, object], registry: Registry) -> Letter:
@@ -173,10 +182,11 @@ def _reception(
     return "", True
 
 
-async def _send(driver: JetStreamDriver, letter: Letter, clock: Clock) -> int:
+async def _send(driver: JetStreamDriver, letter: Letter, unpark: str, clock: Clock) -> int:
     """Store the event, record it, and return which redrive it was."""
+    subjects = driver.letterbox.subjects
     number = _last(letter) + 1
-    while not await _is_stored(driver, _message(letter, number, driver.letterbox.subjects)):
+    while not await _is_stored(driver, _message(letter, number, unpark, subjects)):
         number += 1  # that one was sent without being recorded, with another payload
     done = Redrive(number, clock.now(), letter.edited)
     await driver.letterbox.record(letter.place, (*letter.redrives, done))
@@ -195,9 +205,11 @@ async def _is_stored(driver: JetStreamDriver, message: Message) -> bool:
     return same_id and (stored.subject, stored.body) == (message.subject, message.body)
 
 
-def _message(letter: Letter, number: int, subjects: Subjects) -> Message:
+def _message(letter: Letter, number: int, unpark: str, subjects: Subjects) -> Message:
     headers = h.forwarded(letter.message.headers, without=_LEFT_BEHIND)
     headers[h.REDRIVE] = str(letter.failure.redrive + number)
+    if unpark:
+        headers[h.UNPARK] = unpark
     return Message(
         _subject(letter, subjects),
         headers,

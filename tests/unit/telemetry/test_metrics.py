@@ -299,3 +299,17 @@ def test_labels_are_few_valued(metrics):
 
     names = set(re.findall(r'[{,]([a-z_]+)="', metrics.exposition()[0].decode()))
     assert names <= {"event", "listener", "outcome", "reason", "driver", "le", "version", "python"}
+
+
+def test_a_redriven_event_is_counted_by_how_it_ends(metrics):
+    for outcome, redrive in ((Outcome.OK, 1), (Outcome.RETRY, 1), (Outcome.DEAD, 2)):
+        metrics(received())
+        metrics(settled(outcome, redrive=redrive))
+    metrics(received())
+    metrics(settled(Outcome.OK))
+
+    counts = [
+        value(metrics, "eventbus_redriven_total", listener="send_welcome", outcome=one.value)
+        for one in (Outcome.OK, Outcome.DEAD, Outcome.DROPPED)
+    ]
+    assert counts == [1, 1, 0]
