@@ -29,6 +29,8 @@ class History:
     """The delivery count of the last run of a suspect."""
     began: datetime | None = field(default=None, compare=False)
     """When the first attempt began; None where no attempt is recorded."""
+    raised: int = field(default=0, compare=False)
+    """How many of the failed runs ended with an exception: no signal, no crash."""
 
     def after_failure(self, deliveries: int) -> "History":
         """Return the history once this delivery has failed."""
@@ -66,6 +68,10 @@ class Verdict:
         if self.history.began is not None:
             return self
         return replace(self, history=replace(self.history, began=now))
+
+    def raised(self) -> "Verdict":
+        """Return the verdict once its run has ended with an exception."""
+        return replace(self, history=replace(self.history, raised=self.history.raised + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,9 @@ class Attempts:
         if began and history.began is None:
             history = replace(history, began=h.parse_time(began))
         parked = _count(self._header(delivery, h.ATTEMPT))
+        raised = _count(self._header(delivery, h.RAISED))
+        if raised and not history.raised:
+            history = replace(history, raised=raised)
         return judge(history, deliveries=delivery.deliveries, parked=parked, behind=known.behind)
 
     def redrive(self, delivery: Delivery) -> int:

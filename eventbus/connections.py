@@ -59,6 +59,12 @@ class Connections:
                 feature=f"order by key, which listener '{one.listener}' asks for",
                 remedy="drop ordered=True, or use the driver 'jetstream'",
             )
+        if one.delay is not None and not self.driver.features.stores:
+            raise UnsupportedError(
+                driver=self.driver.name,
+                feature=f"delays, which listener '{one.listener}' asks for",
+                remedy="drop delay=, or use the driver 'memory' or 'jetstream'",
+            )
 
     def end(self) -> None:
         """Let nobody hear anything more that is emitted at once."""

@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import cast
 
 from eventbus.drivers.base import Start
-from eventbus.duration import Duration, seconds
+from eventbus.duration import Duration
 from eventbus.errors import DeclarationError, SubjectError, did_you_mean
 from eventbus.event import Event, UnknownEvent
-from eventbus.options import around
+from eventbus.options import around, at_least, delay_of, duration_of, patience_of
 from eventbus.retry import Retry
 from eventbus.signature import (
     annotations_of,
@@ -63,6 +63,7 @@ def subscription(
             )
     options = _with_defaults(accepts, options)
     layers, breaker = around(name, options)
+    patience = patience_of(name, options)
     return Subscription(
         service=service,
         listener=name,
@@ -70,14 +71,17 @@ def subscription(
         accepts=accepts,
         handler=handler_of(listener, name, annotations),
         retry=_retry(name, options.get("retry")),
-        concurrency=_at_least(
-            name, "concurrency", options.get("concurrency", DEFAULT_CONCURRENCY)
-        ),
+        tries=patience.tries,
+        backoff=patience.backoff,
+        retry_for=patience.retry_for,
+        stops=patience.stops,
+        delay=delay_of(name, options),
+        concurrency=at_least(name, "concurrency", options.get("concurrency", DEFAULT_CONCURRENCY)),
         timeout=_timeout(name, options.get("timeout", DEFAULT_TIMEOUT)),
         queue=options.get("queue"),
         start=_start(name, options.get("start", "new")),
         middleware=layers,
-        ack_wait=max(MIN_ACK_WAIT, _duration(name, "ack_wait", options.get("ack_wait", 30.0))),
+        ack_wait=max(MIN_ACK_WAIT, duration_of(name, "ack_wait", options.get("ack_wait", 30.0))),
         failed=_failed(name, options.get("failed")),
         breaker=breaker,
         ordered=_ordered(name, options),
@@ -99,7 +103,7 @@ def _with_defaults(
     """Return the options with what the events say where the listener doesn't, if they agree."""
     specs = [one.event_spec for one in accepts]
     defaults: dict[str, object] = {}
-    for option in ("queue", "timeout"):
+    for option in ("queue", "timeout") if "retry" in options else ("queue", "timeout", "tries"):
         said = {getattr(spec, option, None) for spec in specs}
         if len(said) == 1 and None not in said:
             defaults[option] = said.pop()
@@ -130,21 +134,8 @@ def _failed(listener: str, hook: FailedHook[EventT] | None) -> FailedHook[Event]
     return cast("FailedHook[Event] | None", hook)
 
 
-def _at_least(listener: str, option: str, value: int) -> int:
-    if type(value) is not int or value < 1:
-        raise DeclarationError(f"listener '{listener}': {option}={value!r} must be at least 1")
-    return value
-
-
-def _duration(listener: str, option: str, value: Duration) -> float:
-    try:
-        return seconds(value)
-    except ValueError as exc:
-        raise DeclarationError(f"listener '{listener}': {option}: {exc}") from exc
-
-
 def _timeout(listener: str, value: Duration) -> float:
-    limit = _duration(listener, "timeout", value)
+    limit = duration_of(listener, "timeout", value)
     if not limit:
         raise DeclarationError(f"listener '{listener}': timeout={value!r} leaves it no time")
     return limit

@@ -31,6 +31,7 @@ from eventbus.errors import (
     Postpone,
     SchemaError,
     SettleError,
+    Signal,
     UnknownEventError,
 )
 from eventbus.limits import Limits
@@ -61,6 +62,8 @@ UNKNOWN_PATIENCE = timedelta(minutes=10)
 UNKNOWN_DELAY = 15.0
 BEHIND_PROBE = 1.5
 """By how much longer than its breaker's pause an event stays away that failed meanwhile."""
+DELAY_IN_PLACE = 5.0
+"""A listener's own delay that lasts longer holds no pending place of the consumer."""
 _UNREADABLE = (Reason.INVALID, Reason.UNKNOWN_EVENT)
 
 
@@ -90,7 +93,7 @@ def layers_of(one: Subscription, wiring: Wiring) -> list[Middleware]:
         DeclarationError: A limit goes by a field that an event of the listener doesn't have.
         UnsupportedError: It has a limit, and the driver no place to keep it.
     """
-    retry = one.retry or wiring.retry
+    retry = one.retries(wiring.retry)
     layers: list[Layer] = [Timeout(one.timeout), *wiring.middleware]
     if retry.quick:
         layers.append(Quick(retry, wiring.clock, wiring.chance))
@@ -111,7 +114,7 @@ class Dispatcher:
     def __init__(self, subscription: Subscription, wiring: Wiring) -> None:
         self._subscription = subscription
         self._wiring = wiring
-        self._retry = subscription.retry or wiring.retry
+        self._retry = subscription.retries(wiring.retry)
         own = wiring.subjects.retry(subscription.service, subscription.listener, "")
         self._attempts = Attempts(wiring.driver.attempts, subscription.durable, own)
         self._settler = Settler(
@@ -179,21 +182,23 @@ class Dispatcher:
         self._settler.renew()
 
     async def _decide(self, run: Run) -> Decision | Return:
-        early = self._decode(run)
-        if early is not None:
-            return early
-        assert run.envelope is not None, "decoded without an envelope"
+        unread = self._decode(run)
+        if unread is not None:
+            return unread
+        envelope = run.envelope
+        assert envelope is not None, "decoded without an envelope"
         parked = await self._settler.problem(run.delivery)
         if parked:
             return DeadLetter(Reason.KEY_PARKED, parked)
-        verdict = await self._attempts.judge(run.delivery, run.known)
-        run.verdict = verdict.running(self._wiring.clock.now())
-        attempt = verdict.attempt
-        if attempt > self._retry.attempts:
-            return DeadLetter(Reason.CRASH, f"no outcome after {attempt - 1} attempts")
-        expires = run.envelope.expires
-        if expires is not None and self._wiring.clock.now() >= expires:
-            return DeadLetter(Reason.EXPIRED, f"expired at {h.render_time(expires)}")
+        run.verdict = await self._attempts.judge(run.delivery, run.known)
+        wait = self._too_early(run, envelope)
+        if wait:
+            run.early = True
+            return Return(wait, park=wait > DELAY_IN_PLACE)
+        run.verdict = run.verdict.running(self._wiring.clock.now())
+        given_up = self._given_up(run, envelope)
+        if given_up is not None:
+            return given_up
         if run.verdict.suspect:
             # One at a time until it is settled: if the process dies meanwhile, it was this one
             # (DESIGN.md 4.8).
@@ -202,14 +207,54 @@ class Dispatcher:
         if run.delivery.lost:
             # It waited too long for the one before; a mark now would be taken for a crash.
             return Return()
-        back = await self._guarded(run, run.envelope)
-        return back or self._retry.decide(
+        return await self._guarded(run, envelope) or self._judged(run, envelope)
+
+    def _given_up(self, run: Run, envelope: Envelope) -> DeadLetter | None:
+        """Return why an event isn't run at all any more; None where it is."""
+        verdict, now = run.verdict, self._wiring.clock.now()
+        if verdict.attempt > self._retry.attempts or (verdict.suspect and self._is_over(run)):
+            return DeadLetter(Reason.CRASH, f"no outcome after {verdict.attempt - 1} attempts")
+        if envelope.expires is not None and now >= envelope.expires:
+            return DeadLetter(Reason.EXPIRED, f"expired at {h.render_time(envelope.expires)}")
+        return None
+
+    def _judged(self, run: Run, envelope: Envelope) -> Decision:
+        """Return what becomes of an event after its run."""
+        if run.error is not None and not isinstance(run.error, Signal):
+            run.verdict = run.verdict.raised()
+        decision = self._retry.decide(
             run.error,
-            attempt,
+            run.verdict.attempt,
             chance=self._wiring.chance(),
             park_after=self._wiring.park_after,
             elapsed=self._elapsed(run),
         )
+        return self._subscription.stops.judge(
+            decision,
+            run.error,
+            envelope.event,
+            raised=run.verdict.history.raised,
+            now=self._wiring.clock.now(),
+        )
+
+    def _is_over(self, run: Run) -> bool:
+        """Tell whether the time for its attempts is over."""
+        one, envelope = self._subscription, run.envelope
+        if envelope is not None and one.stops.is_over(envelope.event, self._wiring.clock.now()):
+            return True
+        return one.retry_for is not None and self._elapsed(run) > one.retry_for
+
+    def _too_early(self, run: Run, envelope: Envelope) -> float:
+        """Return how long an event has to wait that came as it was emitted; 0 for not at all."""
+        delay, subjects = self._subscription.delay, self._wiring.subjects
+        if delay is None or not run.delivery.message.subject.startswith(subjects.prefix):
+            return 0.0
+        try:
+            wanted = delay(envelope.event)
+        except Exception:  # noqa: BLE001 - a delay that can't be told must not hold up the event
+            return 0.0
+        age = (self._wiring.clock.now() - run.delivery.stored_at).total_seconds()
+        return max(0.0, wanted - age)
 
     def _elapsed(self, run: Run) -> float:
         """Return the seconds since the first attempt began, wherever that was."""

@@ -26,6 +26,7 @@ __all__ = (
     "JSON",
     "KEY",
     "KIND",
+    "RAISED",
     "REDRIVE",
     "SOURCE",
     "SPEC_VERSION",
@@ -70,6 +71,8 @@ TICK = "Eventbus-Tick"
 ATTEMPT = "Eventbus-Attempt"
 BEGAN = "Eventbus-Began"
 """When the first attempt of a parked retry began."""
+RAISED = "Eventbus-Raised"
+"""How many attempts of a parked retry ended with an exception."""
 REDRIVE = "Eventbus-Redrive"
 """How often an event was redriven, on what comes back to its listener."""
 UNPARK = "Eventbus-Unpark"

@@ -17,11 +17,13 @@ from eventbus.errors import (
     Signal,
 )
 
-__all__ = ("Jitter", "Retry", "Rule")
+__all__ = ("UNLIMITED", "Jitter", "Retry", "Rule", "reason_of")
 
 Jitter: TypeAlias = Literal["full", "none"]
 ErrorT = TypeVar("ErrorT", bound=Exception)
 
+UNLIMITED = 999_999
+"""Attempts of a listener whose retries end with a time."""
 MAX_QUICK = 5
 """Most quick tries: they hold a slot, so waiting long is left to the server."""
 QUICK_START = 0.05
@@ -165,14 +167,14 @@ class Retry:
                 pass
         rule = self._rule(error)
         if (rule is not None and rule.never) or _final(error, rule):
-            return DeadLetter(_reason(error), "not retryable")
+            return DeadLetter(reason_of(error), "not retryable")
         if attempt >= self.attempts:
-            return DeadLetter(_reason(error), f"gave up after {attempt} attempts")
+            return DeadLetter(reason_of(error), f"gave up after {attempt} attempts")
         delay = self._wanted(error, rule)
         delay = self.delay(attempt, chance) if delay is None else delay
         if elapsed + delay > self._budget:
             spent = f"gave up after {attempt} attempts in {elapsed:.3g} s"
-            return DeadLetter(_reason(error), f"{spent}, the budget is {self._budget:g} s")
+            return DeadLetter(reason_of(error), f"{spent}, the budget is {self._budget:g} s")
         return Park(delay) if delay > park_after else Nak(delay)
 
     def _rule(self, error: Exception) -> Rule | None:
@@ -195,7 +197,8 @@ def _final(error: Exception, rule: Rule | None) -> bool:
     return rule is None and isinstance(error, EventBusError) and not error.retryable
 
 
-def _reason(error: Exception) -> Reason:
+def reason_of(error: Exception) -> Reason:
+    """Return why an event becomes a dead letter whose last run raised this."""
     # Never "invalid": a SchemaError here is about what the listener emits, not what it handles.
     return Reason.TIMEOUT if isinstance(error, ListenerTimeoutError) else Reason.EXCEPTION
 

@@ -40,6 +40,10 @@ class Roster:
         self._subscriptions[one.listener] = one
         return one
 
+    def redeclare(self, one: Subscription) -> None:
+        """Put a changed record in the place of the one of that listener."""
+        self._subscriptions[one.listener] = one
+
     def queues(self, default: str) -> frozenset[str]:
         """Return the queues that they belong to; ``default`` is that of those without one."""
         return frozenset(one.queue or default for one in self)

@@ -148,7 +148,8 @@ class EventService:
                 "write @events.subscribe(UserCreated)"
             )
         if listener is not None:
-            return Subscribed(self._roster.declare(event, listener, options), self._listen)
+            one = self._roster.declare(event, listener, options)
+            return Subscribed(one, self._listen, self._roster.redeclare)
 
         def decorate(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
             if self._lifecycle is not None:

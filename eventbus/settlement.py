@@ -53,6 +53,8 @@ class Run:
     alone: bool = False
     """It keeps all other suspects from running until it is settled."""
     begun: bool = False
+    early: bool = False
+    """It has to wait before its first run, so that none can have crashed."""
     error: Exception | None = None
     duration: float = 0.0
     known: Known | None = None
@@ -124,9 +126,9 @@ class Settler:
     async def hand_back(self, run: Run, delay: float = 0.0) -> None:
         """Give a delivery back, at a stop or where a breaker is open.
 
-        It is neither an attempt nor under suspicion.
+        It is neither an attempt nor under suspicion, where it had begun or is too early.
         """
-        if run.begun:
+        if run.begun or run.early:
             # A server that doesn't answer must not hold up the stop.
             with suppress(TimeoutError):
                 async with asyncio.timeout(RECORD_TIME):
@@ -223,11 +225,14 @@ class Settler:
         stored_ns = int(delivery.stored_at.timestamp() * 1_000_000) * 1000
         place = f"{one.durable}:{delivery.stream}:{delivery.sequence}:{stored_ns}"
         headers = h.forwarded(
-            delivery.message.headers, without=(h.ATTEMPT.lower(), h.BEGAN.lower())
+            delivery.message.headers,
+            without=(h.ATTEMPT.lower(), h.BEGAN.lower(), h.RAISED.lower()),
         )
         headers[h.ATTEMPT] = str(failed)
         if run.verdict.history.began is not None:
             headers[h.BEGAN] = h.render_time(run.verdict.history.began)
+        if run.verdict.history.raised:
+            headers[h.RAISED] = str(run.verdict.history.raised)
         retry = replace(
             delivery.message,
             subject=self._subjects.retry(one.service, one.listener, run.name),

@@ -2,10 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import (
     Generic,
     Literal,
     Protocol,
+    Self,
     TypeAlias,
     TypedDict,
     TypeVar,
@@ -13,14 +15,15 @@ from typing import (
 )
 
 from eventbus.drivers.base import ConsumerSpec, Start
-from eventbus.duration import Duration
+from eventbus.duration import Duration, seconds
 from eventbus.errors import DeclarationError
 from eventbus.event import Event
 from eventbus.middleware.base import Context
 from eventbus.middleware.breaker import Breaker
 from eventbus.middleware.limit import Layer
 from eventbus.registry import Registry
-from eventbus.retry import Retry
+from eventbus.retry import UNLIMITED, Retry
+from eventbus.stops import Stops
 from eventbus.subject import is_pattern, matches
 
 __all__ = (
@@ -50,6 +53,7 @@ OnFailure: TypeAlias = Literal["skip", "park_key"]
 
 DEFAULT_TIMEOUT = 300.0
 DEFAULT_CONCURRENCY = 16
+_NEVER = Stops()
 LANE_DEPTH = 16
 """Events that an ordered listener holds for each that it handles at once: what waits behind a
 failing one of its key must leave room for other keys."""
@@ -62,6 +66,23 @@ class ListenerOptions(TypedDict, Generic[EventT], total=False):
     """The listener's name, unique in its service; its function's name where not given."""
     retry: Retry
     """When and how often a failed event is tried again; from the settings where not given."""
+    tries: int
+    """Total runs, the first included: `Retry.attempts`, with the rest from the settings."""
+    backoff: Duration | Sequence[Duration]
+    """Delays before the second run, the third, and so on; the last one repeats: `Retry.delays`."""
+    max_exceptions: int
+    """After so many runs that ended with an exception it is a dead letter, whatever ``tries`` are
+    left. `RetryLater` is no exception."""
+    can_retry: bool | Callable[[EventT, Exception], bool]
+    """Told what a run raised, whether the event may be tried again; else a dead letter at once."""
+    retry_until: Duration | datetime | Callable[[EventT], datetime]
+    """When no attempt may begin any more: so long after the first one began, at a time, or at one
+    that depends on the event. The number of attempts is unlimited then, unless it is given."""
+    delay: Duration | Callable[[EventT], Duration]
+    """How long after it is stored each event is handled; the server waits."""
+    when: Callable[[EventT], bool]
+    """Tells which events it wants. Others are acknowledged and counted with the outcome
+    ``dropped``; what it raises counts as raised by the listener."""
     concurrency: int
     """How many events it handles at once in this process; 16 where not given."""
     timeout: Duration
@@ -108,6 +129,13 @@ class Subscription:
     """The classes that the listener takes; `Event` itself means any."""
     handler: Handler
     retry: Retry | None = None
+    tries: int | None = None
+    backoff: tuple[float, ...] = ()
+    retry_for: float | None = None
+    """Seconds from the first attempt's beginning to the last one's, at most."""
+    stops: Stops = _NEVER
+    delay: Callable[[Event], float] | None = None
+    """How many seconds after it is stored an event may be handled."""
     concurrency: int = DEFAULT_CONCURRENCY
     timeout: float = DEFAULT_TIMEOUT
     queue: str | None = None
@@ -125,6 +153,19 @@ class Subscription:
     def durable(self) -> str:
         """The name of its durable consumer."""
         return f"{self.service}__{self.listener}"
+
+    def retries(self, default: Retry) -> Retry:
+        """Return its policy; ``default`` fills in what it doesn't say."""
+        if self.retry is not None:
+            return self.retry
+        unlimited = self.retry_for is not None or self.stops.until is not None
+        tries = self.tries or (UNLIMITED if unlimited else default.attempts)
+        return replace(
+            default,
+            attempts=tries,
+            delays=self.backoff or default.delays,
+            budget=default.budget if self.retry_for is None else self.retry_for,
+        )
 
     @property
     def takes_any(self) -> bool:
@@ -231,15 +272,45 @@ class Subscribed:
     """A listener that was added; await it to be sure that it is listening.
 
     Before the service has started there is nothing to wait for: it starts with the service.
+    Options can be added until then: ``events.subscribe(...).via_queue("emails")``.
     """
 
     def __init__(
         self,
         one: Subscription,
         listen: Callable[[Subscription], Coroutine[object, object, Subscription]],
+        redeclare: Callable[[Subscription], None],
     ) -> None:
         self.subscription = one
         self._listen = listen
+        self._redeclare = redeclare
+
+    def via_queue(self, queue: str) -> Self:
+        """Put it into a queue, as ``queue=`` does."""
+        return self._changed(replace(self.subscription, queue=queue))
+
+    def with_delay(self, delay: Duration) -> Self:
+        """Let each event wait, as ``delay=`` does.
+
+        Raises:
+            DeclarationError: It is no duration.
+        """
+        try:
+            given = seconds(delay)
+        except ValueError as exc:
+            raise DeclarationError(
+                f"listener '{self.subscription.listener}': delay: {exc}"
+            ) from exc
+
+        def fixed(_: Event) -> float:
+            return given
+
+        return self._changed(replace(self.subscription, delay=fixed))
+
+    def _changed(self, one: Subscription) -> Self:
+        self._redeclare(one)
+        self.subscription = one
+        return self
 
     def __await__(self) -> Generator[object, None, Subscription]:
         """Wait until the durable exists and its events are pulled."""

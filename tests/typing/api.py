@@ -7,6 +7,7 @@ from functools import partial
 from typing import assert_type
 
 from eventbus import (
+    Breaker,
     Context,
     Data,
     Discard,
@@ -28,6 +29,8 @@ from eventbus import (
     in_thread,
 )
 from eventbus.middleware.base import CallEmit, CallNext
+from eventbus.middleware.overlap import WithoutOverlapping
+from eventbus.middleware.throttle import Throttle
 from eventbus.telemetry.signals import Happened, Settled
 
 
@@ -131,6 +134,31 @@ async def with_options(event: UserCreated) -> None:
     if not event.user_id:
         raise Reject("no user")
     raise RetryLater("5m")
+
+
+def wanted(event: UserCreated) -> bool:
+    return event.address is not None
+
+
+def until(event: Event) -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@events.subscribe(
+    UserCreated,
+    tries=5,
+    backoff=[5, "15s", timedelta(seconds=30)],
+    max_exceptions=3,
+    can_retry=lambda event, error: event.user_id != "" and not isinstance(error, KeyError),
+    retry_until=until,
+    delay="10m",
+    when=wanted,
+    middleware=[Throttle("10/1s"), WithoutOverlapping(by="user_id"), "throttle:10,1", Breaker()],
+)
+async def with_more_options(event: UserCreated) -> None: ...
+
+
+events.subscribe(UserCreated, with_context, name="fluent").via_queue("emails").with_delay("10m")
 
 
 @events.subscribe("user.*")

@@ -45,6 +45,10 @@ async def with_result(event: UserCreated) -> int:
 async def with_keyword(event: UserCreated, *, database: str) -> None: ...
 
 
+def about_deleted(event: UserDeleted) -> bool:
+    return True
+
+
 def sync(event: UserCreated) -> None: ...
 
 
@@ -86,6 +90,11 @@ events.subscribe(UserCreated, concurrency="many")  # E: wrong type
 events.subscribe(UserCreated, retry=5)  # E: wrong type
 events.subscribe(UserCreated, timeout=None)  # E: wrong type
 events.subscribe("user.*", queue=5)  # E: wrong type
+events.subscribe(UserCreated, tries="many")  # E: wrong type
+events.subscribe(UserCreated, of_created, when=of_created)  # E: async, and so always true
+events.subscribe(UserCreated, of_created, when=about_deleted)  # E: asks of another event
+events.subscribe(UserCreated, of_created, can_retry=about_deleted)  # E: takes no error
+events.subscribe(UserCreated, of_created, middleware=[5])  # E: no middleware
 events.subscribe(UserCreated, of_created, nmae="x")  # E: unknown option
 events.subscribe(UserCreated, failed=of_created)  # E: takes no context and no error
 events.subscribe(UserCreated, failed=of_deleted_failing)  # E: told of another event

@@ -49,6 +49,7 @@ class KeyValueAttempts:
             "settled": history.settled,
             "started": history.started,
             "began": render_time(history.began) if history.began else "",
+            "raised": history.raised,
         }
         body = json.dumps(record, separators=(",", ":")).encode()
         await self._publisher.publish(Message(self._subject(place), {}, body), headroom=0)
@@ -76,4 +77,5 @@ def _history(body: bytes) -> History:
         settled=number(record.get("settled")),
         started=number(record.get("started")),
         began=parse_time(text(record.get("began"))),
+        raised=number(record.get("raised")),
     )

@@ -44,7 +44,7 @@ Letters: TypeAlias = AsyncIterable[Letter] | Iterable[Letter]
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/(s|m|h|d))?")
 _LEFT_BEHIND = tuple(
-    name.lower() for name in (h.DEAD, h.ATTEMPT, h.BEGAN, h.REDRIVE, h.UNPARK, h.EXPIRES)
+    name.lower() for name in (h.DEAD, h.ATTEMPT, h.BEGAN, h.RAISED, h.REDRIVE, h.UNPARK, h.EXPIRES)
 )
 
 
