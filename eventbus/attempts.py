@@ -13,10 +13,12 @@ from typing import Protocol
 from eventbus import headers as h
 from eventbus.delivery import Delivery
 from eventbus.errors import DriverError
+from eventbus.record import quick
 
 __all__ = ("AttemptLog", "Attempts", "History", "Known", "Verdict", "judge")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class History:
     """What is recorded of the earlier runs of one stored event, for one durable."""
@@ -52,6 +54,7 @@ class History:
         return replace(self, started=deliveries)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a delivery is."""
@@ -74,6 +77,7 @@ class Verdict:
         return replace(self, history=replace(self.history, raised=self.history.raised + 1))
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Known:
     """What the lane of an ordered listener knows of a delivery before it is run."""

@@ -31,9 +31,7 @@ class SystemClock:
         """Return the wall clock time in UTC."""
         return datetime.now(UTC)  # noqa: TID251 - this is the clock
 
-    def monotonic(self) -> float:
-        """Return the monotonic clock."""
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
 
     async def sleep(self, seconds: float) -> None:
         """Wait on the event loop."""

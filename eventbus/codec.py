@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -27,32 +28,43 @@ _SCHEMA_VERSION = re.compile(r"/v(\d{1,9})$")
 
 def encode(envelope: Envelope, subject: str) -> Message:
     """Return the message of an envelope: CloudEvents headers, and the payload as it is."""
-    headers = {
-        h.SPEC_VERSION: "1.0",
-        h.ID: h.quoted(envelope.id),
-        h.SOURCE: h.quoted(envelope.source),
-        h.TYPE: envelope.name,
-        h.TIME: h.render_time(envelope.time),
-        h.DATA_SCHEMA: f"{envelope.name}/v{envelope.version}",
-        h.CONTENT_TYPE: h.JSON,
-        h.CORRELATION_ID: h.quoted(envelope.correlation_id),
-        h.KIND: h.quoted(envelope.kind),
-    }
+    shared = _shared(
+        envelope.name, envelope.version, envelope.source, envelope.kind, envelope.tags
+    )
+    id = h.quoted(envelope.id)
+    headers = {h.ID: id, h.TIME: h.render_time(envelope.time)}
+    headers[h.CORRELATION_ID] = (
+        id if envelope.correlation_id == envelope.id else h.quoted(envelope.correlation_id)
+    )
     if envelope.causation_id is not None:
         headers[h.CAUSATION_ID] = h.quoted(envelope.causation_id)
     if envelope.key is not None:
         headers[h.KEY] = h.quoted(envelope.key)
-    if envelope.tags:
-        headers[h.TAGS] = h.quoted(",".join(envelope.tags))
     if envelope.expires is not None:
         headers[h.EXPIRES] = h.render_time(envelope.expires)
     if envelope.due is not None:
         headers[h.DUE] = h.render_time(envelope.due)
-    # As they came from a request or another system.
-    headers |= {name: value for name, value in envelope.trace.items() if h.is_plain(value)}
+    if envelope.trace:  # as they came from a request or another system
+        headers |= {name: value for name, value in envelope.trace.items() if h.is_plain(value)}
     for name, value in envelope.headers.items():
         headers[name] = h.quoted(value)
-    return Message(subject, headers, envelope.body, headers[h.ID])
+    return Message(subject, h.Headers(shared, headers), envelope.body, id)
+
+
+@lru_cache(maxsize=1024)
+def _shared(name: str, version: int, source: str, kind: str, tags: tuple[str, ...]) -> h.Shared:
+    """Return the headers that are the same in all events of a class from one service."""
+    headers = {
+        h.SPEC_VERSION: "1.0",
+        h.SOURCE: h.quoted(source),
+        h.TYPE: name,
+        h.DATA_SCHEMA: f"{name}/v{version}",
+        h.CONTENT_TYPE: h.JSON,
+        h.KIND: h.quoted(kind),
+    }
+    if tags:
+        headers[h.TAGS] = h.quoted(",".join(tags))
+    return h.Shared(headers)
 
 
 def validate(event: type[Event], data: Mapping[str, object]) -> Event:

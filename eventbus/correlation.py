@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from eventbus.ids import derived_id, uuid7
+from eventbus.record import quick
 
 __all__ = ("NO_TRACE", "Handled", "Scope", "current_scope", "entered")
 
@@ -35,6 +36,7 @@ class Handled:
         return base if ordinal == 0 else derived_id(base, ordinal)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Where an emit happens: inside a listener, or inside a request."""

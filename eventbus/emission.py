@@ -103,7 +103,7 @@ class Emitter:
         due = _due(options.get("delay"), options.get("at"), now) if options else None
         if due is not None:
             lane.check_delay()
-        repeated = self._unresolved_id(event, scope)
+        repeated = self._unresolved_id(event, scope) if self._unresolved else None
         given = options.get("id")
         user_headers = _user_headers(event, options)
         envelope = Envelope.of(
@@ -137,13 +137,13 @@ class Emitter:
             self._unresolved.pop(id(event), None)
         publishing.observe(
             Emitted(
-                name=envelope.name,
-                id=envelope.id,
-                driver=lane.driver.name,
-                correlation_id=envelope.correlation_id,
-                duration=publishing.clock.monotonic() - started,
-                size=len(envelope.body),
-                duplicate=receipt.duplicate,
+                envelope.name,
+                envelope.id,
+                lane.driver.name,
+                envelope.correlation_id,
+                publishing.clock.monotonic() - started,
+                len(envelope.body),
+                receipt.duplicate,
                 key=envelope.key,
                 causation_id=envelope.causation_id,
                 trace=receipt.trace,
@@ -246,21 +246,26 @@ class Emitter:
         return Agenda(driver, self._publishing.subjects)
 
     async def _publish(self, driver: Driver, envelope: Envelope) -> Receipt:
-        message = codec.encode(envelope, self._publishing.subjects.event(envelope.name))
-        if envelope.due is None:
-            receipt = await self._store(driver, message)
-        else:
-            receipt = await self._agenda(driver).add(message, at=envelope.due)
-        trace = envelope.trace.get("traceparent", "")
+        message = codec.encode(envelope, self._publishing.subjects.prefix + envelope.name)
+        try:
+            if envelope.due is not None:
+                receipt = await self._agenda(driver).add(message, at=envelope.due)
+            else:
+                receipt = await driver.publish(message)
+        except BackpressureError:
+            if envelope.due is not None:
+                raise
+            receipt = await self._hold(driver, message)
+        trace = envelope.trace.get("traceparent", "") if envelope.trace else ""
         return replace(receipt, trace=trace) if trace else receipt
 
-    async def _store(self, driver: Driver, message: Message) -> Receipt:
-        try:
-            return await driver.publish(message)
-        except BackpressureError:
-            if current_scope().handled is None or not driver.features.delay:
-                raise
-        # Refused, it would be tried again and again while the handled event holds the very room.
+    async def _hold(self, driver: Driver, message: Message) -> Receipt:
+        """Let an event that a listener emits wait for room; raises again elsewhere.
+
+        Refused, it would be tried again and again while the handled event holds the very room.
+        """
+        if current_scope().handled is None or not driver.features.delay:
+            raise  # noqa: PLE0704 - called while BackpressureError is handled
         return await driver.hold(message)
 
     async def _check_duplicate(

@@ -12,12 +12,14 @@ from eventbus.errors import InvalidEventError
 from eventbus.event import Event, EventSpec, spec_of, tag_problems
 from eventbus.headers import is_text
 from eventbus.ids import is_id
+from eventbus.record import quick
 
 __all__ = ("NO_HEADERS", "Envelope", "Message")
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Message:
     """Subject, headers and bytes: what a driver carries, without knowing what it means."""
@@ -30,6 +32,7 @@ class Message:
     """What the driver deduplicates by; None for no deduplication."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """An event and its metadata."""
@@ -85,10 +88,11 @@ class Envelope:
             InvalidEventError: ``id``, ``key``, ``correlation_id`` or ``tags`` can't be carried.
             ValueError: ``expires`` is no time.
         """
-        spec = spec_of(type(event))
+        spec = event.event_spec or spec_of(type(event))
         scope = current_scope() if scope is None else scope
-        key = event.event_key() if key is None else key
-        if key is not None and not (_is_str(key) and is_text(key)):
+        if key is None and spec.key is not None:
+            key = event.event_key()
+        if key is not None and not (_is_str(key) and (key.isascii() or is_text(key))):
             problem = "must be a string of valid Unicode"
             raise InvalidEventError(name=spec.name, problems=[("key", problem)])
         body = event.event_body()
@@ -99,19 +103,19 @@ class Envelope:
         if correlation_id is not None:
             _check_id(spec.name, "correlation_id", correlation_id)
         expires = spec.expires if expires is None else expires
-        return cls(
-            event=event,
-            body=body,
-            id=id,
-            name=spec.name,
-            version=spec.version,
-            time=time,
-            source=source,
-            key=key,
-            correlation_id=correlation_id or scope.correlation_id or id,
-            causation_id=scope.causation_id,
-            tags=_tags(spec, tags) if tags else spec.tags,
-            kind=spec.kind,
+        return cls(  # by position, which is quicker
+            event,
+            body,
+            id,
+            spec.name,
+            spec.version,
+            time,
+            source,
+            key,
+            correlation_id or scope.correlation_id or id,
+            scope.causation_id,
+            _tags(spec, tags) if tags else spec.tags,
+            spec.kind,
             expires=None if expires is None else moment(expires, due or time),
             due=due,
             headers=headers,

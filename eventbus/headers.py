@@ -4,7 +4,7 @@ CloudEvents 1.0 binary mode plus W3C trace context plus our own (DESIGN.md secti
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
@@ -36,6 +36,8 @@ __all__ = (
     "TRACE",
     "TYPE",
     "UNPARK",
+    "Headers",
+    "Shared",
     "check_user_headers",
     "forwarded",
     "is_plain",
@@ -90,6 +92,59 @@ _RESERVED = ("nats-", "ce-", "eventbus-")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$&'*+.^_`|~-]{1,128}")
 _PLAIN = "!#$&'()*+,/:;<=>?@[\\]^`{|}~"
 _PLAIN_VALUE = re.compile(r"[!#-$&-~]*")
+
+
+class Headers(Mapping[str, str]):
+    """The headers of an event, and how they are written: what all events of a class share, and its own.
+
+    Frozen. The names are tokens, the values plain: whoever makes them has seen to that.
+    """
+
+    __slots__ = ("_all", "_own", "_shared", "written")
+
+    def __init__(self, shared: "Shared", own: dict[str, str]) -> None:
+        self._shared = shared
+        self._own = own
+        self._all: dict[str, str] | None = None
+        self.written = shared.written + "".join(
+            [f"{name}: {value}\r\n" for name, value in own.items()]
+        )
+        """A line for each header."""
+
+    def _merged(self) -> dict[str, str]:
+        if self._all is None:
+            self._all = {**self._shared.headers, **self._own}
+        return self._all
+
+    def __getitem__(self, name: str) -> str:
+        """Return a value."""
+        return self._merged()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names, in the order they are written."""
+        return iter(self._merged())
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._merged())
+
+    def __repr__(self) -> str:
+        """Return them as a dict's."""
+        return repr(self._merged())
+
+    def get_own(self, name: str) -> str | None:
+        """Return a value that isn't one of the shared ones."""
+        return self._own.get(name)
+
+
+class Shared:
+    """Headers that many events have in common, written once."""
+
+    __slots__ = ("headers", "written")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self.headers = headers
+        self.written = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
 
 def quoted(value: str) -> str:
@@ -184,7 +239,11 @@ def check_user_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def render_time(time: datetime) -> str:
     """Return a time as RFC 3339 in UTC, with microseconds."""
-    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if time.tzinfo is not UTC:
+        time = time.astimezone(UTC)
+    # Without "+00:00"; full seconds would be written without microseconds.
+    text = time.isoformat() if time.microsecond else time.isoformat(timespec="microseconds")
+    return f"{text[:26]}Z"
 
 
 def parse_time(text: str) -> datetime | None:

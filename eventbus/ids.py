@@ -4,6 +4,7 @@ import hashlib
 import os
 import threading
 import time
+from random import Random
 from uuid import UUID
 
 __all__ = ("MAX_ID", "derived_id", "is_id", "uuid7")
@@ -14,23 +15,36 @@ MAX_ID = 128
 _lock = threading.Lock()
 _last_ms = 0
 _counter = 0
+_stamp = ""
+
+# Seeded by the system, again after a fork; a system call for each id would take most of its time.
+# Not the shared generator of `random`: two processes may have given that the same seed.
+_generator = Random()  # noqa: S311 - ids have to differ, they are no secrets
+_random = _generator.getrandbits
+os.register_at_fork(after_in_child=_generator.seed)
 
 
 def uuid7() -> str:
     """Return a new uuid7 (RFC 9562): sortable by millisecond, increasing within one process."""
-    global _last_ms, _counter  # noqa: PLW0603 - the counter is the state that RFC 9562 6.2 asks for
-    random = int.from_bytes(os.urandom(8), "big")
+    global _last_ms, _counter, _stamp  # noqa: PLW0603 - the state that RFC 9562 6.2 asks for
+    random = _random(62)
     with _lock:
         now = time.time_ns() // 1_000_000
         if now > _last_ms:
-            _last_ms, _counter = now, random & 0x7FF
+            _last_ms, _counter, _stamp = now, random & 0x7FF, _rendered(now)
         else:
             _counter += 1
             if _counter > 0xFFF:
                 _last_ms, _counter = _last_ms + 1, 0
-        stamp, sequence = _last_ms, _counter
-    value = stamp << 80 | 0x7 << 76 | sequence << 64 | 0b10 << 62 | random >> 2
-    return str(UUID(int=value))
+                _stamp = _rendered(_last_ms)
+        stamp, sequence = _stamp, _counter
+    tail = "%016x" % (1 << 63 | random)
+    return f"{stamp}-7{sequence:03x}-{tail[:4]}-{tail[4:]}"
+
+
+def _rendered(milliseconds: int) -> str:
+    text = f"{milliseconds:012x}"
+    return f"{text[:8]}-{text[8:]}"
 
 
 def derived_id(*parts: str | int | bytes) -> str:

@@ -250,11 +250,13 @@ class EventService:
             BackpressureError: The stream is full of unread events; nothing is stored.
             PayloadTooLargeError, NotAuthorizedError, NotConnectedError, PublishError: Not stored.
         """
-        one = self._event(event, data)
-        fake = current_fake(self.name, type(one))
-        if fake is not None:
-            return fake.record(one, options, service=self.name, time=self._clock.now())
-        return await self._ready().emit(one, options)
+        if data is not None or not isinstance(event, Event):
+            event = self._event(event, data)
+        if active_fakes():
+            fake = current_fake(self.name, type(event))
+            if fake is not None:
+                return fake.record(event, options, service=self.name, time=self._clock.now())
+        return await (self._emitter or self._ready()).emit(event, options)
 
     async def emit_if(
         self,
@@ -382,7 +384,7 @@ class EventService:
         if self._lifecycle is not None:
             raise DeclarationError(f"service '{self.name}' is already started")
         self._roster.bind_all(self.registry, self.discover)
-        driver = self._driver or driver_of(self.settings, self.name)
+        driver = self._driver or driver_of(self.settings, self.name, clock=self._clock)
         driver.watch(self._observers)
         self._connections = Connections(driver, self.settings.namespace)
         self._wiring = self._wired(driver)

@@ -117,6 +117,8 @@ class Settings(BaseSettings):
 
     emit_timeout: _Seconds = 15.0
     """How long an emit is retried, with the same id, before `EmitUnknown`."""
+    fast_lane: bool = True
+    """Write and read messages past nats-py's queues where its version allows that."""
     publish_timeout: _Seconds = 2.0
     """How long one try waits for the server's answer."""
     retry_attempts: int = Field(default=5, ge=1)

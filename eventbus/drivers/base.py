@@ -15,6 +15,7 @@ from eventbus.drivers.schedules import Schedules
 from eventbus.envelope import Envelope, Message
 from eventbus.limits import LimitLog
 from eventbus.parked import ParkedLog
+from eventbus.record import quick
 
 __all__ = (
     "HEADROOM",
@@ -45,6 +46,7 @@ Start: TypeAlias = str | int | datetime
 """Where a new durable begins: ``"new"``, ``"all"``, a stream sequence, or a time."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Features:
     """What a driver can do; asking for what it can't is refused at start."""

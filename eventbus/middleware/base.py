@@ -9,6 +9,7 @@ from eventbus.drivers.base import Receipt
 from eventbus.duration import Duration
 from eventbus.envelope import Envelope
 from eventbus.event import Event
+from eventbus.record import quick
 
 __all__ = (
     "CallEmit",
@@ -58,6 +59,7 @@ class Emit(Protocol):
     ) -> Receipt: ...
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a listener may know of the event it handles, beside its payload."""

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import DriverSignal
+from eventbus.record import quick
 from eventbus.telemetry.conditions import Condition
 
 __all__ = (
@@ -32,6 +33,7 @@ __all__ = (
 _log = logging.getLogger(__name__)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Emitted:
     """An event is stored, or was before under the same id."""
@@ -78,6 +80,7 @@ class EmitFailed:
     """The ``traceparent`` of where it was emitted; empty without a trace."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Received:
     """A delivery came in and holds a slot."""
@@ -89,6 +92,7 @@ class Received:
     redelivered: bool
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ListenerStarted:
     """A listener's run begins."""
@@ -101,6 +105,7 @@ class ListenerStarted:
     correlation_id: str
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Settled:
     """A delivery is settled; this is the one record of how it ended."""

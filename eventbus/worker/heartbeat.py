@@ -1,5 +1,6 @@
 """Keep the lease of every delivery in hand: a sign of life at a third of its ack wait."""
 
+import asyncio
 from dataclasses import dataclass
 
 from eventbus.clock import Clock
@@ -29,20 +30,25 @@ class Heartbeat:
         self._clock = clock
         self._held: dict[int, _Held] = {}
         self._shortest = 1.0
+        self._some = asyncio.Event()
 
     def hold(self, delivery: Delivery, ack_wait: float) -> None:
         """Begin with a delivery that was received now."""
         every = ack_wait / BEATS
         self._shortest = min(self._shortest, every)
         self._held[id(delivery)] = _Held(delivery, every, self._clock.monotonic() + every)
+        self._some.set()
 
     def release(self, delivery: Delivery) -> None:
         """End with a delivery."""
         self._held.pop(id(delivery), None)
 
     async def run(self) -> None:
-        """Beat until cancelled."""
+        """Beat until cancelled; where nothing is held, no time passes here."""
         while True:
+            if not self._held:
+                self._some.clear()
+                await self._some.wait()
             await self._clock.sleep(self._shortest / 2)
             now = self._clock.monotonic()
             for held in list(self._held.values()):

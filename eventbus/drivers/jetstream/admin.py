@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -81,7 +81,7 @@ class Line(Protocol):
         """Hand every message on a subject to ``take``."""
         ...
 
-    def send(self, subject: str, body: bytes, reply: str = "") -> Awaitable[None]:
+    def send(self, subject: str, body: bytes, reply: str = "") -> None:
         """Write a message."""
         ...
 
@@ -255,7 +255,7 @@ async def replies(line: Line, subject: str, payload: bytes) -> AsyncGenerator[Re
     inbox = line.new_inbox()
     interest = await line.subscribe(inbox, arrived.put_nowait)
     try:
-        await line.send(subject, payload, inbox)
+        line.send(subject, payload, inbox)
         while True:
             try:
                 async with asyncio.timeout(_PATIENCE):

@@ -5,8 +5,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from eventbus.errors import HeaderError, SubjectError
+from eventbus.headers import ID, Headers
 
-__all__ = ("check_headers", "check_subject")
+__all__ = ("MESSAGE_ID", "check_headers", "check_subject")
+
+MESSAGE_ID = "Nats-Msg-Id"
+"""What the server deduplicates by."""
 
 LONGEST_SUBJECT = 1024
 """Far below the server's control line of 4096, over which it ends the connection (T8)."""
@@ -15,6 +19,7 @@ _SUBJECT = re.compile(r"[!-)+\-/-=?-~]+(\.[!-)+\-/-=?-~]+)*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_LINES = len(b"NATS/1.0\r\n") + len(b"\r\n")
 _PER_HEADER = len(b": ") + len(b"\r\n")
+_ID_LINE = len(MESSAGE_ID) + _PER_HEADER
 
 
 @lru_cache(maxsize=4096)
@@ -28,12 +33,17 @@ def check_subject(subject: str) -> None:
         raise SubjectError(value=subject, problem=problem)
 
 
-def check_headers(headers: Mapping[str, str]) -> int:
-    """Return how many bytes headers take on the wire.
+def check_headers(headers: Mapping[str, str], id: str | None = None) -> int:
+    """Return how many bytes headers take on the wire, with that of a message's id.
 
     Raises:
         HeaderError: A name or value that would arrive changed (T20), or not at all.
     """
+    if type(headers) is Headers and (id is None or headers.get_own(ID) == id):
+        size = _HEADER_LINES + len(headers.written)
+        return size if id is None else size + _ID_LINE + len(id)
+    if id is not None:
+        headers = {**headers, MESSAGE_ID: id}
     values = "".join(headers.values())
     names = _size_of_names(tuple(headers))
     if names is None or not (values.isascii() and values.isprintable()):

@@ -205,7 +205,7 @@ class PullConsumer:
         if not self._requested:
             self._heard_at = self._loop.time()
         self._requested += free
-        await link.send(self._pull, self._asked(free), f"{inbox}.{self._epoch}.{free}")
+        link.send(self._pull, self._asked(free), f"{inbox}.{self._epoch}.{free}")
 
     def _asked(self, count: int) -> bytes:
         """Return the body of a pull request for so many deliveries."""
@@ -239,7 +239,7 @@ class PullConsumer:
         """Send what `_take` couldn't: it is called from the read loop and must not wait."""
         while self._answers:
             reply, body = self._answers.pop()
-            await link.send(reply, body)
+            link.send(reply, body)
 
     def _take(self, raw: Raw) -> None:
         self._heard_at = self._loop.time()

@@ -38,6 +38,8 @@ class Login:
     tls: ssl.SSLContext | None = None
     """Set: the connection is encrypted, or it isn't made."""
     tls_hostname: str | None = None
+    fast_lane: bool = False
+    """Whether messages may go past nats-py, see `eventbus.drivers.jetstream.lane`."""
 
 
 def login_of(settings: Settings, service: str) -> Login:
@@ -58,6 +60,7 @@ def login_of(settings: Settings, service: str) -> Login:
         creds=_creds(settings),
         tls=_tls(settings),
         tls_hostname=settings.tls_hostname,
+        fast_lane=settings.fast_lane,
     )
 
 

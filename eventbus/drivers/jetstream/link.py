@@ -1,18 +1,25 @@
 """`Link`: one connection with one reply inbox, the answers that are waited for, their deadlines."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from eventbus.drivers.jetstream.credentials import Login
+from eventbus.drivers.jetstream.frame import Frame, publish_command
 from eventbus.drivers.jetstream.wire import Raw, Server, Subscription, Wire, dial
 from eventbus.errors import NotAuthorizedError, NotConnectedError
+
+if TYPE_CHECKING:
+    from eventbus.drivers.jetstream.lane import Lane
 
 __all__ = ("Link", "LostError", "is_no_responders", "is_status")
 
 GRAIN = 0.05
 """Deadlines are kept to this many seconds, so that one timer serves all."""
 MAX_DENIED = 256
+MAX_WAITING = 4096
+"""Answers waited for at once; beyond, the server is behind, and more requests only cost memory."""
 
 
 class LostError(NotConnectedError):
@@ -36,10 +43,11 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._on_lost = on_lost
         self._wire: Wire | None = None
+        self._lane: Lane | None = None
         self._prefix = ""
         self._count = 0
-        self._waiting: dict[str, tuple[asyncio.Future[Raw], str]] = {}
-        self._due: dict[int, list[str]] = {}
+        self._waiting: dict[bytes, tuple[asyncio.Future[Raw], float, str]] = {}
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._denied: dict[str, None] = {}
         self._ended = asyncio.Event()
@@ -56,6 +64,7 @@ class Link:
         """
         link = cls(on_lost)
         link._wire = await dial(url, login, on_denied=link._refused, on_lost=link.lose)
+        link._lane = link._wire.lane
         try:
             await link._listen(login.inbox_prefix)
         except BaseException:
@@ -65,7 +74,7 @@ class Link:
 
     async def _listen(self, inbox_prefix: str) -> None:
         self._prefix = f"{self.wire.new_inbox()}."
-        await self.wire.subscribe(f"{self._prefix}*", self._answered)
+        await self.wire.listen(self._prefix, self._answered, self._answered_plainly)
         await self.wire.flush()
         if self.is_denied(f"{self._prefix}*"):
             raise NotAuthorizedError(f"{self.problem} ('{inbox_prefix}.>')")
@@ -81,45 +90,44 @@ class Link:
         """Whom it connects to."""
         return self.wire.server
 
-    async def ask(
+    def ask(
         self,
         subject: str,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
+        id: str | None = None,
         *,
         within: float,
-    ) -> Raw:
-        """Send a message and return the answer, which may be a status.
+    ) -> "asyncio.Future[Raw]":
+        """Send a message now, and return the answer to await, which may be a status.
 
-        Cancelling it leaves open whether the message was stored.
+        Cancelling that leaves open whether the message was stored. ``id`` is what the server
+        deduplicates by. Awaiting the answer raises LostError (it was sent, and the connection
+        broke), NotAuthorizedError (the permissions don't cover the subject), and TimeoutError (no
+        answer ``within`` so many seconds).
 
         Raises:
             NotConnectedError: Nothing was sent.
-            LostError: It was sent, and the connection broke.
-            NotAuthorizedError: The permissions don't cover the subject.
-            TimeoutError: No answer ``within`` so many seconds.
         """
-        if self.problem or self._wire is None:
-            raise NotConnectedError(self.problem)
-        self._count += 1
-        token = str(self._count)
+        self._count = number = self._count + 1
+        reply = f"{self._prefix}{number}"
+        if self._lane is not None and not self.problem:  # as `send`, once for each event
+            self._lane.write(publish_command(subject, reply, body, headers, id))
+        else:
+            self.send(subject, body, reply, headers, id)
         future: asyncio.Future[Raw] = self._loop.create_future()
-        self._waiting[token] = future, subject
-        try:
-            await self._wire.send(subject, body, self._prefix + token, headers)
-        except NotConnectedError as exc:
-            del self._waiting[token]
-            self.lose(str(exc))
-            raise
-        self._expire(token, within)
-        return await future
+        self._waiting[b"%d" % number] = future, self._loop.time() + within, subject
+        if self._timer is None:
+            self._timer = self._loop.call_later(GRAIN, self._sweep)
+        return future
 
-    async def send(
+    def send(
         self,
         subject: str,
         body: bytes,
         reply: str = "",
         headers: Mapping[str, str] | None = None,
+        id: str | None = None,
     ) -> None:
         """Write a message, without an answer.
 
@@ -129,10 +137,41 @@ class Link:
         if self.problem:
             raise NotConnectedError(self.problem)
         try:
-            await self.wire.send(subject, body, reply, headers)
+            self.wire.send(subject, body, reply, headers, id)
         except NotConnectedError as exc:
             self.lose(str(exc))
             raise
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether a request that can wait had better wait for `room`."""
+        line = self._lane or self.wire
+        return len(self._waiting) >= MAX_WAITING or bool(self._queue) or line.is_full
+
+    async def room(self) -> None:
+        """Wait for one's turn to send: for answers to earlier requests, and for the socket.
+
+        Raises:
+            NotConnectedError: The connection was lost meanwhile.
+        """
+        if not self.is_crowded:
+            return
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._queue.append(turn)
+        if self._timer is None:
+            self._timer = self._loop.call_later(GRAIN, self._sweep)
+        await turn
+        if self.problem:
+            raise NotConnectedError(self.problem)
+
+    def _admit(self) -> None:
+        """Let as many send as there is room for, in their order."""
+        places = 0 if self.wire.is_full else MAX_WAITING - len(self._waiting)
+        while self._queue and places > 0:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                places -= 1
 
     async def subscribe(self, subject: str, take: Callable[[Raw], None]) -> Subscription:
         """Hand every message on a subject to ``take``.
@@ -180,9 +219,13 @@ class Link:
         self.problem = problem or "the connection was lost"
         self._ended.set()
         waiting, self._waiting = self._waiting, {}
-        for future, _ in waiting.values():
+        for future, _, _ in waiting.values():
             if not future.done():
                 future.set_exception(LostError(self.problem))
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
         self._on_lost()
 
     async def close(self) -> None:
@@ -193,9 +236,19 @@ class Link:
         await self.wire.close()
 
     def _answered(self, raw: Raw) -> None:
-        entry = self._waiting.pop(raw.subject[len(self._prefix) :], None)
+        entry = self._waiting.pop(raw.subject[len(self._prefix) :].encode(), None)
         if entry is not None and not entry[0].done():
             entry[0].set_result(raw)
+        if self._queue:
+            self._admit()
+
+    def _answered_plainly(self, token: bytes, body: bytes) -> None:
+        """Take an answer without headers; one for every event, so it is kept short."""
+        entry = self._waiting.pop(token, None)
+        if entry is not None and not entry[0].done():
+            entry[0].set_result(Frame(token, b"", b"", body))
+        if self._queue:
+            self._admit()
 
     def _refused(self, operation: str, subject: str) -> None:
         """Take a permission violation; it names no request, only the subject in lower case."""
@@ -206,29 +259,24 @@ class Link:
             if subject == f"{self._prefix}*".lower():
                 self.lose(f"{self.server.url} doesn't let us subscribe to our inbox")
             return
-        for token, (future, wanted) in list(self._waiting.items()):
+        for token, (future, _, wanted) in list(self._waiting.items()):
             if wanted.lower() == subject:
                 del self._waiting[token]
                 if not future.done():
                     future.set_exception(_not_authorized(self.server.url, wanted))
 
-    def _expire(self, token: str, within: float) -> None:
-        tick = int((self._loop.time() + within) / GRAIN) + 1
-        tokens = self._due.get(tick)
-        if tokens is None:
-            tokens = self._due[tick] = []
-        tokens.append(token)
-        if self._timer is None:
-            self._timer = self._loop.call_later(GRAIN, self._sweep)
-
     def _sweep(self) -> None:
-        now = int(self._loop.time() / GRAIN)
-        for tick in [one for one in self._due if one <= now]:
-            for token in self._due.pop(tick):
-                entry = self._waiting.pop(token, None)
-                if entry is not None and not entry[0].done():
-                    entry[0].set_exception(TimeoutError())
-        self._timer = self._loop.call_later(GRAIN, self._sweep) if self._due else None
+        """Let those end whose deadline has passed; one timer serves all."""
+        now = self._loop.time()
+        late = [token for token, entry in self._waiting.items() if entry[1] <= now]
+        for token in late:
+            future = self._waiting.pop(token)[0]
+            if not future.done():
+                future.set_exception(TimeoutError())
+        if self._queue:
+            self._admit()
+        busy = self._waiting or self._queue
+        self._timer = self._loop.call_later(GRAIN, self._sweep) if busy else None
 
 
 def _not_authorized(server: str, subject: str) -> NotAuthorizedError:

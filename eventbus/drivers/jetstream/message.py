@@ -12,6 +12,7 @@ from eventbus.drivers.jetstream.link import is_no_responders
 from eventbus.drivers.jetstream.wire import Raw
 from eventbus.envelope import Message
 from eventbus.errors import NotAuthorizedError, NotConnectedError, SettleError
+from eventbus.record import quick
 
 __all__ = ("JetStreamDelivery", "Lease", "Place", "nak_body", "place_of")
 
@@ -28,6 +29,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_REASON = 200
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a delivered message is stored, and how often it was delivered."""
@@ -230,7 +232,7 @@ class JetStreamDelivery:
         if link is None:
             return False
         try:
-            await link.send(self._reply, body)
+            link.send(self._reply, body)
         except NotConnectedError:
             return False
         return True

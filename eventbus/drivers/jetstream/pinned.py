@@ -128,7 +128,7 @@ class PinnedConsumer(PullConsumer):
                 body = b'{"batch":1,"max_bytes":1,"expires":%d' % int(self._keep_every * 1e9)
                 reply = f"{self._inbox}.{self._epoch}.{KEEP}"
                 with suppress(NotConnectedError):
-                    await link.send(self._pull, body + self._membership(), reply)
+                    link.send(self._pull, body + self._membership(), reply)
             await asyncio.sleep(self._keep_every / 2)
 
     @override

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eventbus import headers as h
@@ -29,7 +28,6 @@ from eventbus.settings import Settings
 __all__ = ("DRIVER", "Publisher")
 
 DRIVER = "jetstream"
-MESSAGE_ID = "Nats-Msg-Id"
 LOOK_UP = 1.0
 NO_ROOM = frozenset({10023, 10028, 10047, 10077})
 """Insufficient resources, memory or storage; the stream's own limits."""
@@ -47,7 +45,6 @@ class _Emit:
     """What is known of one message while it is tried."""
 
     message: Message
-    headers: Mapping[str, str] | None
     started: float
     sent: int = 0
     unanswered: int = 0
@@ -80,23 +77,26 @@ class Publisher:
 
     async def publish(self, message: Message, *, headroom: int) -> Receipt:
         """Store a message; see `eventbus.drivers.base.Driver.publish`."""
-        headers = self._checked(message, headroom)
-        emit = _Emit(message, headers, asyncio.get_running_loop().time())
-        link = self._connection.link
-        receipt = None if link is None else await self._try(emit, link, self._per_try)
-        return receipt or await self._persist(emit)
-
-    def _checked(self, message: Message, headroom: int) -> Mapping[str, str] | None:
-        """Return the headers to send; what the server would end the connection for stays here."""
-        check_subject(message.subject)
-        headers: Mapping[str, str] = message.headers
-        if message.id is not None:
-            headers = {**headers, MESSAGE_ID: message.id}
-        size = len(message.body) + check_headers(headers)
+        subject, body, headers, id = message.subject, message.body, message.headers, message.id
+        # What the server would end the connection for stays here.
+        check_subject(subject)
+        size = len(body) + check_headers(headers, id)
         limit = self._connection.server.max_payload - headroom
         if size > limit:
             raise PayloadTooLargeError(name=_name_of(message), size=size, limit=limit)
-        return headers or None
+        link, started = self._connection.link, asyncio.get_running_loop().time()
+        if link is None or link.is_crowded:
+            return await self._persist(_Emit(message, started))
+        try:
+            raw = await link.ask(subject, body, headers, id, within=self._per_try)
+        except (TimeoutError, NotConnectedError) as exc:
+            return await self._persist(_after(_Emit(message, started, 1), exc, self._per_try))
+        stored = _STORED.fullmatch(raw.data)
+        if stored is None:
+            emit = _Emit(message, started, 1)
+            return _considered(emit, raw) or await self._persist(emit)
+        stream, sequence = stored.groups()
+        return Receipt(_id_of(message), stream.decode(), int(sequence), False, DRIVER)
 
     async def _persist(self, emit: _Emit) -> Receipt:
         """Try until the emit timeout, counted from the first try."""
@@ -107,10 +107,25 @@ class Publisher:
             link = await self._connection.link_by(deadline)
             if link is None:
                 raise await self._given_up(emit, loop.time() - emit.started)
+            if not await self._has_room(emit, link, deadline):
+                continue
             within = min(self._per_try, deadline - loop.time())
             receipt = await self._try(emit, link, within)
             if receipt is not None:
                 return receipt
+
+    async def _has_room(self, emit: _Emit, link: Link, deadline: float) -> bool:
+        """Wait until a link isn't crowded; False where it is lost, or the time is up."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await link.room()
+        except TimeoutError:
+            emit.problem = "too many emits waited for the server"
+            return False
+        except NotConnectedError as exc:
+            emit.problem = str(exc)
+            return False
+        return True
 
     async def _pause(self, emit: _Emit, deadline: float) -> None:
         """Wait after a refusal; a try without an answer has waited already."""
@@ -127,22 +142,13 @@ class Publisher:
         message = emit.message
         emit.sent += 1
         try:
-            raw = await link.ask(message.subject, message.body, emit.headers, within=within)
-        except TimeoutError:
-            emit.unanswered += 1
-            emit.problem = f"no answer for {within:.1f} s"
-        except LostError as exc:
-            emit.unanswered += 1
-            emit.problem = str(exc)
-        except NotConnectedError as exc:
-            emit.sent -= 1
-            emit.problem = str(exc)
-        else:
-            stored = _STORED.fullmatch(raw.data)
-            if stored is None:
-                return _considered(emit, raw)
-            return Receipt(emit.id, stored[1].decode(), int(stored[2]), driver=DRIVER)
-        return None
+            raw = await link.ask(
+                message.subject, message.body, message.headers, message.id, within=within
+            )
+        except (TimeoutError, NotConnectedError) as exc:
+            _after(emit, exc, within)
+            return None
+        return _considered(emit, raw)
 
     async def _given_up(self, emit: _Emit, after: float) -> DriverError:
         if emit.unanswered:
@@ -170,13 +176,24 @@ class Publisher:
         return not found.get("streams")
 
 
+def _after(emit: _Emit, error: Exception, within: float) -> _Emit:
+    """Take note of a try that got no answer."""
+    if isinstance(error, NotConnectedError) and not isinstance(error, LostError):
+        emit.sent -= 1  # nothing was written
+    else:
+        emit.unanswered += 1
+    emit.problem = str(error) or f"no answer for {within:.1f} s"
+    return emit
+
+
 def _name_of(message: Message) -> str:
     return message.headers.get(h.TYPE) or message.subject
 
 
 def _id_of(message: Message) -> str:
     """Return the event's id as it was given; on the wire it is percent-encoded."""
-    return h.unquoted(message.id or message.headers.get(h.ID, ""))
+    id = message.id or message.headers.get(h.ID, "")
+    return h.unquoted(id) if "%" in id else id
 
 
 def _considered(emit: _Emit, raw: Raw) -> Receipt | None:

@@ -1,31 +1,33 @@
-"""The only module that touches nats-py: one TCP connection, in our words and with our errors.
+"""One TCP connection of nats-py, in our words and with our errors.
 
 nats-py's own reconnecting is off: a connection that broke is thrown away and another one is made
 (`eventbus.drivers.jetstream.connection`), so that each fault has one way back. Private attributes
-are read through `getattr`, and nowhere else.
+are read through `getattr`, and nowhere else: where one isn't as expected, messages go through
+nats-py's public API, and not past it through a `Lane`.
 """
 
 import asyncio
 import re
-import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import nats.errors
-from nats.aio.client import Client, RawCredentials
+from nats.aio.client import RawCredentials
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as NatsSubscription
 
+from eventbus.drivers.jetstream.checks import MESSAGE_ID
 from eventbus.drivers.jetstream.credentials import Login
+from eventbus.drivers.jetstream.frame import publish_command
+from eventbus.drivers.jetstream.lane import Lane
+from eventbus.drivers.jetstream.plain import FLUSH_PATIENCE, PlainClient, PlainSubscription
+from eventbus.drivers.jetstream.refusals import refusal, text
 from eventbus.errors import (
     CertificateError,
     EventBusError,
-    NotAuthorizedError,
     NotConnectedError,
-    SettingsError,
 )
 
 __all__ = (
@@ -38,12 +40,13 @@ __all__ = (
 
 PING_INTERVAL = 5
 MAX_OUTSTANDING_PINGS = 2
-FLUSH_PATIENCE = 5
 CLOSE_PATIENCE = 0.5
 A_DAY = 86400
+ALIGNMENT_TRIES = 20
+MAX_PENDING = 1024 * 1024
+"""Bytes written that the socket hasn't taken; requests that can wait do so beyond."""
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
-_UNAUTHORIZED = re.compile(r"authorization violation|authentication (expired|revoked)", re.I)
 
 
 class Raw(Protocol):
@@ -83,62 +86,29 @@ class Server:
     """Host and port of the other servers of the cluster, as this one told."""
 
 
-class _Client(Client):
-    """nats-py's client, with three ways closed for a message to end its read loop (T11)."""
-
-    async def flush(self, timeout: int = FLUSH_PATIENCE) -> None:  # noqa: ASYNC109 - nats-py's
-        # Twice: the ping of the first overtakes what was written in the same turn of the loop.
-        await super().flush(timeout)
-        await super().flush(timeout)
-
-    async def _process_pong(self) -> None:
-        # A flush that was given up leaves its future behind, and to set that once more raises.
-        awaited = cast("list[asyncio.Future[bool]]", self._pongs)  # pyright: ignore[reportUnknownMemberType]
-        if awaited and awaited[0].done():
-            awaited[0] = asyncio.Future()
-        await super()._process_pong()
-
-    def _build_message(
-        self,
-        sid: int,
-        subject: bytes,
-        reply: bytes,
-        data: bytes,
-        headers: dict[str, str] | None,
-    ) -> Msg:
-        if not subject.isascii():
-            subject = subject.decode(errors="replace").encode()
-        message: Msg = super()._build_message(sid, subject, reply, data, headers)
-        return message
-
-    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
-        if not headers:
-            return None
-        try:
-            return await super()._process_headers(headers)  # pyright: ignore[reportUnknownMemberType]
-        except (UnicodeDecodeError, IndexError):
-            return None  # no headers: it isn't an event, and becomes a dead letter
-
-
-class Subscription:
+class Subscription(Protocol):
     """Interest in a subject, until it is ended or the connection breaks."""
-
-    def __init__(self, subscription: NatsSubscription, end: Callable[[object], None]) -> None:
-        self._subscription = subscription
-        self._end = end
 
     async def drain(self, patience: float) -> None:
         """End it; returns once what the server had sent before was handed over."""
-        with suppress(TimeoutError, nats.errors.Error):
-            async with asyncio.timeout(patience):
-                await self._subscription.drain()  # type: ignore[no-untyped-call]
-                self._end(self)
+        ...
 
-    def abandon(self) -> None:
-        """End the task behind it; nats-py leaves it where its own close fails half-way."""
-        task = getattr(self._subscription, "_wait_for_msgs_task", None)
-        if task is not None:
-            task.cancel()
+
+class _LaneSubscription:
+    """A subscription on the fast lane."""
+
+    def __init__(self, wire: "Wire", lane: Lane, sid: bytes) -> None:
+        self._wire = wire
+        self._lane = lane
+        self._sid = sid
+
+    async def drain(self, patience: float) -> None:
+        """End it; returns once what the server had sent before was handed over."""
+        self._lane.unsubscribe(self._sid)
+        with suppress(TimeoutError, NotConnectedError):
+            async with asyncio.timeout(patience):
+                await self._wire.flush()
+        self._lane.forget(self._sid)
 
 
 class Wire:
@@ -149,9 +119,10 @@ class Wire:
     ) -> None:
         self._on_denied = on_denied
         self._on_lost = on_lost
-        self._client = _Client()
+        self._client = PlainClient()
         self._errors: list[Exception] = []
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: set[PlainSubscription] = set()
+        self._lane: Lane | None = None
         self.server = Server("")
 
     async def connect(self, url: str, login: Login) -> None:
@@ -167,9 +138,11 @@ class Wire:
             raise
         except Exception as exc:
             # Also what nats-py lets through by mistake: it is no reason to stop trying.
-            raise self._refusal([*self._errors, exc]) from exc
+            raise self._refusal(exc) from exc
         if not self._client.is_connected:  # it ended between our CONNECT and its PONG
-            raise self._refusal([*self._errors, ConnectionError("it closed the connection")])
+            raise self._refusal(ConnectionError("it closed the connection"))
+        if login.fast_lane:
+            self._lane = await self._attached()
         info = self._info()
         self.server = Server(
             url=self.server.url,
@@ -207,28 +180,34 @@ class Wire:
         )
         self._require_tls(login)
 
-    def _refusal(self, errors: list[Exception]) -> EventBusError:
-        """Return our error for what nats-py met; some only say that there was another before."""
-        for error in errors:
-            if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-                return _tls_refusal(self.server.url, _tls_reason(error))
-            if _UNAUTHORIZED.search(str(error)):
-                return NotAuthorizedError(
-                    f"{self.server.url} refused the credentials ({_text(error)}); check "
-                    "EVENTBUS_NATS_USER, _PASSWORD, _TOKEN, _NKEY_SEED or _CREDS, whichever this "
-                    "server expects"
-                )
-            if "connect url" in str(error):
-                return SettingsError(
-                    f"EVENTBUS_NATS_URL: '{self.server.url}' isn't a server; {_text(error)}"
-                )
-            if isinstance(error, ConnectionError) and self._info().get("tls_verify"):
-                # The alert that says why is often lost with the connection.
-                return _tls_refusal(
-                    self.server.url, "it refused our certificate, or that we have none"
-                )
-        first = next(one for one in errors if not isinstance(one, nats.errors.NoServersError))
-        return NotConnectedError(f"{self.server.url}: {_text(first)}")
+    async def _attached(self) -> Lane | None:
+        """Return a lane on this connection's socket; None where this nats-py isn't as expected."""
+        transport = getattr(self._client, "_transport", None)
+        writer = getattr(transport, "_io_writer", None)
+        reader = getattr(transport, "_io_reader", None)
+        if not isinstance(writer, asyncio.StreamWriter):  # a WebSocket, or another version
+            return None
+        for _ in range(ALIGNMENT_TRIES):
+            buffers = getattr(reader, "_buffer", None), getattr(self._parser(), "buf", None)
+            below = writer.transport.get_protocol()
+            if not all(isinstance(one, bytearray) for one in buffers):
+                return None
+            # The lane has to begin where a frame begins: nothing may be half-way in a buffer.
+            if not any(buffers) and isinstance(below, asyncio.Protocol):
+                return Lane(cast("asyncio.Transport", writer.transport), below, MAX_PENDING)
+            await asyncio.sleep(0)
+        return None
+
+    def _parser(self) -> object:
+        return getattr(self._client, "_ps", None)
+
+    @property
+    def lane(self) -> Lane | None:
+        """The way past nats-py; None where messages go through it."""
+        return self._lane
+
+    def _refusal(self, *errors: Exception) -> EventBusError:
+        return refusal(self.server.url, [*self._errors, *errors], self._info())
 
     def _secret(self, secret: str, login: Login) -> str:
         """Return a secret for nats-py to send, unless the line isn't encrypted as it must be."""
@@ -255,28 +234,38 @@ class Wire:
         if denied is not None:
             self._on_denied(denied[1], denied[2])
         elif isinstance(error, nats.errors.StaleConnectionError):
-            self._on_lost(_text(error))
+            self._on_lost(text(error))
 
     async def _closed(self) -> None:
         error = self._client.last_error
-        self._on_lost("the connection was closed" if error is None else _text(error))
+        self._on_lost("the connection was closed" if error is None else text(error))
 
-    async def send(
+    def send(
         self,
         subject: str,
         body: bytes,
         reply: str = "",
         headers: Mapping[str, str] | None = None,
+        id: str | None = None,
     ) -> None:
         """Write a message; returns before it has left this machine.
+
+        ``id`` is what the server deduplicates by.
 
         Raises:
             NotConnectedError: The connection is gone; nothing was written.
         """
+        if self._lane is not None:
+            if not self._client.is_connected:
+                raise NotConnectedError(f"{self.server.url}: the connection was closed")
+            self._lane.write(publish_command(subject, reply, body, headers, id))
+            return
+        given = {**(headers or {}), **({} if id is None else {MESSAGE_ID: id})}
         try:
-            await self._client.publish(subject, body, reply, cast("dict[str, str]", headers))
-        except nats.errors.Error as exc:
-            raise NotConnectedError(f"{self.server.url}: {_text(exc)}") from exc
+            # It waits for nothing as long as its writer lives: we set no limit to what is pending.
+            _at_once(self._client.publish(subject, body, reply, given or None))
+        except (nats.errors.Error, BlockingIOError) as exc:
+            raise NotConnectedError(f"{self.server.url}: {text(exc)}") from exc
 
     async def subscribe(self, subject: str, take: Callable[[Raw], None]) -> Subscription:
         """Hand every message on a subject to ``take``, which must not raise.
@@ -284,6 +273,8 @@ class Wire:
         Raises:
             NotConnectedError: The connection is gone.
         """
+        if self._lane is not None:
+            return _LaneSubscription(self, self._lane, self._lane.subscribe(subject, take))
 
         async def deliver(message: Msg) -> None:
             take(message)
@@ -294,10 +285,35 @@ class Wire:
                 subject, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0
             )
         except nats.errors.Error as exc:
-            raise NotConnectedError(f"{self.server.url}: {_text(exc)}") from exc
-        subscription = Subscription(made, self._subscriptions.discard)
+            raise NotConnectedError(f"{self.server.url}: {text(exc)}") from exc
+        subscription = PlainSubscription(made, self._subscriptions.discard)
         self._subscriptions.add(subscription)
         return subscription
+
+    async def listen(
+        self,
+        prefix: str,
+        take: Callable[[Raw], None],
+        answered: Callable[[bytes, bytes], None],
+    ) -> None:
+        """Hand every message on ``prefix`` and one token more to ``take``.
+
+        Where it can, it hands those without headers to ``answered``, as token and body.
+
+        Raises:
+            NotConnectedError: The connection is gone.
+        """
+        if self._lane is None:
+            await self.subscribe(f"{prefix}*", take)
+        else:
+            self._lane.expect(prefix, self._lane.subscribe(f"{prefix}*", take), answered)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more is written than the socket takes."""
+        if self._lane is not None:
+            return self._lane.is_full
+        return self._client.pending_data_size > MAX_PENDING
 
     def new_inbox(self) -> str:
         """Return a subject that nobody else uses, under the inbox prefix."""
@@ -319,13 +335,15 @@ class Wire:
         Raises:
             NotConnectedError: It didn't in time.
         """
+        self._write_out()
         try:
             await self._client.flush(timeout=FLUSH_PATIENCE)
         except (nats.errors.Error, OSError) as exc:
-            raise NotConnectedError(f"{self.server.url}: {_text(exc)}") from exc
+            raise NotConnectedError(f"{self.server.url}: {text(exc)}") from exc
 
     async def close(self) -> None:
         """Send what was written and close, within `CLOSE_PATIENCE` also where nobody answers."""
+        self._write_out()
         try:
             # An assertion of nats-py fails where connecting had not got far.
             with suppress(TimeoutError, OSError, nats.errors.Error, AssertionError):
@@ -335,6 +353,11 @@ class Wire:
             for subscription in self._subscriptions:
                 subscription.abandon()
             self.abort()
+
+    def _write_out(self) -> None:
+        """Hand what the lane has collected to the socket, before nats-py writes more."""
+        if self._lane is not None:
+            self._lane.flush()
 
     def abort(self) -> None:
         """Drop the TCP connection; what was written and not sent is lost."""
@@ -371,21 +394,18 @@ async def dial(
     return wire
 
 
-def _tls_reason(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message.rstrip(".")
-    return (error.reason or str(error)).replace("_", " ").lower()
+def _at_once(coroutine: Coroutine[object, object, None]) -> None:
+    """Run a coroutine that has nothing to wait for.
 
-
-def _tls_refusal(server: str, reason: str) -> CertificateError:
-    return CertificateError(
-        f"TLS with {server} failed: {reason}; check EVENTBUS_TLS_CA, _CERT, _KEY and _HOSTNAME, "
-        "and the dates of the certificates"
-    )
-
-
-def _text(error: Exception) -> str:
-    return str(error).removeprefix("nats: ").strip("'\" ") or type(error).__name__
+    Raises:
+        BlockingIOError: It would wait after all.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise BlockingIOError("its writer has ended")
 
 
 def _bare(url: str) -> str:

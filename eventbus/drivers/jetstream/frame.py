@@ -1,0 +1,120 @@
+"""`Frame`: a message as it came, read when somebody asks; and headers, read and written."""
+
+from collections.abc import Mapping
+
+from eventbus.drivers.jetstream.checks import MESSAGE_ID
+from eventbus.headers import Headers
+
+__all__ = ("Frame", "publish_command", "read_head")
+
+_VERSION = "NATS/1.0"
+_CONSTANTS_KEPT = 1024
+_FIRST_OWN = b"\r\nce-id:"
+_BLANK = " \t\n\r\x0b\x0c"
+"""What bytes.strip takes; str.strip takes more."""
+
+_constants: dict[bytes, dict[str, str]] = {}
+
+
+class Frame:
+    """One message of the server, or one of its statuses."""
+
+    __slots__ = ("data", "head", "reply_bytes", "subject_bytes")
+
+    def __init__(self, subject: bytes, reply: bytes, head: bytes, data: bytes) -> None:
+        self.subject_bytes = subject
+        self.reply_bytes = reply
+        self.head = head
+        """The block of headers; empty without any."""
+        self.data = data
+        """The body."""
+
+    @property
+    def subject(self) -> str:
+        """What it was published to; for a status, the inbox it answers to."""
+        return self.subject_bytes.decode(errors="replace")
+
+    @property
+    def reply(self) -> str:
+        """Where to answer; JetStream's ack subject. Empty for a status."""
+        return self.reply_bytes.decode(errors="replace")
+
+    @property
+    def headers(self) -> Mapping[str, str] | None:
+        """The headers as they were written, and ``Status`` and ``Description`` for a status."""
+        return _read(self.head) or None if self.head else None
+
+    def lowered(self) -> dict[str, str]:
+        """Return the headers by lower-case name, of a message that isn't a status."""
+        return read_head(self.head)
+
+
+def read_head(head: bytes) -> dict[str, str]:
+    """Return the headers in a block, by lower-case name.
+
+    What comes before an event's id is the same in all events of a class from one service, so it
+    is read once.
+    """
+    cut = head.find(_FIRST_OWN)
+    if cut < 0 or not head.isascii():
+        return {name.lower(): value for name, value in _read(head).items()}
+    before = head[:cut]
+    constant = _constants.get(before)
+    if constant is None:
+        if len(_constants) >= _CONSTANTS_KEPT:  # anybody can publish anything
+            _constants.clear()
+        constant = {name.lower(): value for name, value in _read(before).items()}
+        _constants[before] = constant
+    found = constant.copy()
+    for line in head[cut + 2 :].decode("ascii").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon and _is_name(name := name.strip(_BLANK)):
+            found[name.lower()] = value.strip(_BLANK)
+    return found
+
+
+def _is_name(name: str) -> bool:
+    return name.isidentifier() or not any(char.isspace() for char in name)
+
+
+def _read(head: bytes) -> dict[str, str]:
+    """Return the headers in a block as nats-py does; a line that isn't one is left out."""
+    first, *lines = head.split(b"\r\n")
+    found = _status(first[len(_VERSION) :].decode(errors="replace"))
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if colon and name.isascii() and _is_name(key := name.strip().decode()):
+            found[key] = value.strip().decode(errors="replace")
+    return found
+
+
+def _status(text: str) -> dict[str, str]:
+    """Return what the first line says after the version: ``503``, ``404 No Messages``."""
+    code, _, description = text.strip().partition(" ")
+    if not code.isdecimal():
+        return {}
+    return {"Status": code, **({"Description": description} if description else {})}
+
+
+def publish_command(
+    subject: str,
+    reply: str,
+    body: bytes,
+    headers: Mapping[str, str] | None = None,
+    id: str | None = None,
+) -> bytes:
+    """Return the command that publishes a message; what is in it is checked before.
+
+    ``id`` is what the server deduplicates by.
+    """
+    if not headers and id is None:
+        return f"PUB {subject} {reply} {len(body)}\r\n".encode() + body + b"\r\n"
+    if type(headers) is Headers:
+        written = headers.written
+    else:
+        written = "".join([f"{name}: {value}\r\n" for name, value in (headers or {}).items()])
+    if id is not None:
+        written = f"{written}{MESSAGE_ID}: {id}\r\n"
+    size = len(written) + 12  # of "NATS/1.0", and the two ends of lines that aren't in it
+    start = f"HPUB {subject} {reply} {size} {size + len(body)}\r\n{_VERSION}\r\n{written}\r\n"
+    return start.encode() + body + b"\r\n"

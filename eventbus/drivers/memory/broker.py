@@ -1,0 +1,388 @@
+"""`MemoryBroker`: streams, durables, schedules and attempts that drivers of one process share."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TypeAlias
+from weakref import WeakKeyDictionary
+
+from eventbus import headers as h
+from eventbus.clock import Clock, SystemClock
+from eventbus.drivers.base import ConsumerSpec, Receipt, Start
+from eventbus.drivers.memory.durable import Durable
+from eventbus.drivers.memory.logs import MemoryAttempts, MemoryParked
+from eventbus.drivers.memory.stream import Stored, Stream, header_bytes, size_of
+from eventbus.drivers.memory.timers import Action, Timers
+from eventbus.drivers.room import holders
+from eventbus.drivers.schedules import Waiting
+from eventbus.envelope import Message
+from eventbus.errors import (
+    BackpressureError,
+    DriverError,
+    NoStreamError,
+    PayloadTooLargeError,
+    TopologyError,
+)
+from eventbus.limits import LocalLimits
+from eventbus.subject import Subjects, covers, without_covered
+
+__all__ = ("DRIVER", "MemoryBroker", "Sizes", "shared_broker")
+
+DRIVER = "memory"
+MESSAGE_ID = "nats-msg-id"
+SCHEDULER = "nats-scheduler"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The limits of a broker; by default those of the settings' defaults."""
+
+    max_bytes: int = 512 * 1024 * 1024
+    """Size of the stream of events, and of that of dead letters."""
+    later_max_bytes: int = 512 * 1024 * 1024
+    """Size above which nothing more is scheduled or held."""
+    max_age: float = 7 * 86400.0
+    """Seconds for which events are kept."""
+    duplicate_window: float = 600.0
+    """Seconds for which ids are remembered."""
+    max_payload: int = 1024 * 1024
+    """Bytes of one message, its headers included."""
+
+
+class MemoryBroker:
+    """What a server is to processes: services that share one get each other's events.
+
+    It lives as long as somebody holds it, so a test may stop a service and start the next one on
+    the same streams. It belongs to one event loop and has no tasks; the drivers that are open move
+    it by its clock. With a clock that stands still, no lease ends and nothing delayed comes.
+
+    Args:
+        clock: Where leases, delays, schedules and ages get their time from; the machine's where
+            None.
+        namespace: As in the settings of the services.
+        sizes: Sizes and ages.
+    """
+
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        *,
+        namespace: str = "events",
+        sizes: Sizes | None = None,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.subjects = Subjects(namespace)
+        self.sizes = sizes or Sizes()
+        self.attempts = MemoryAttempts()
+        self.parked = MemoryParked()
+        self.limits = LocalLimits(self.clock)
+        self.timers = Timers(self.clock)
+        self.durables: dict[str, Durable] = {}
+        self.pressed: list[Action] = []
+        """Called, once, when an event finds no room."""
+        subjects = self.subjects
+        self.events = self._stream(subjects.stream, max_age=self.sizes.max_age)
+        self.later = self._stream(
+            subjects.later_stream, max_age=self.sizes.max_age, max_bytes=None
+        )
+        self._dead = self._stream(subjects.dead_letter_stream)
+        self._taken_over = 0
+        self.waiting: dict[str, Waiting] = {}
+        """What waits for its time, and the marks of what was cancelled, by holder."""
+
+    # Reading -----------------------------------------------------------------------------------
+
+    def messages(self, stream: str | None = None) -> tuple[Message, ...]:
+        """Return what a stream holds, in order; the stream of events where None.
+
+        Raises:
+            NoStreamError: There is none of that name.
+        """
+        return tuple(one.message for one in self._named(stream or self.events.name).all())
+
+    def dead_letters(self) -> tuple[Message, ...]:
+        """Return the dead letters, in order."""
+        return self.messages(self._dead.name)
+
+    def stored(self, stream: str, sequence: int) -> Stored | None:
+        """Return what is stored in a place; None where it is gone.
+
+        Raises:
+            NoStreamError: There is no such stream.
+        """
+        return self._named(stream).get(sequence)
+
+    # Publishing --------------------------------------------------------------------------------
+
+    def publish(self, message: Message, *, headroom: int) -> Receipt:
+        """Store a message; see `eventbus.drivers.base.Driver.publish`."""
+        self._check_size(message, headroom)
+        receipt = self._put(self._taking(message.subject), message)
+        self.flow()
+        return receipt
+
+    def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
+        """Store a message until its time has come; see `eventbus.drivers.base.Driver.schedule`."""
+        headers = {**message.headers, "nats-schedule": f"@at {h.render_time(at)}"}
+        receipt = self._wait(replace(message, subject=holder, headers=headers), keep=True)
+        if receipt.duplicate:
+            return receipt
+        self._vacate(holder)
+        message = replace(message, headers=h.lowered(message.headers))
+        now, sequence = self.clock.now(), receipt.sequence
+        self.waiting[holder] = Waiting(holder, at, message, self.later.name, sequence, now)
+        due = self.timers.now + (at - now).total_seconds()
+        self.timers.at(due, lambda: self._fire(holder, sequence))
+        return receipt
+
+    def cancel(self, holder: str) -> None:
+        """Leave a mark in place of what waits at a holder, for the duplicate window."""
+        self._vacate(holder)
+        sequence = self.later.skip()
+        now = self.clock.now()
+        self.waiting[holder] = replace(
+            self.waiting[holder], sequence=sequence, stored_at=now, is_cancelled=True
+        )
+        ends = self.timers.now + self.sizes.duplicate_window
+        self.timers.at(ends, lambda: self._drop(holder, sequence))
+
+    def hold(self, message: Message) -> Receipt:
+        """Store an event until there is room; see `eventbus.drivers.base.Driver.hold`."""
+        receipt = self._wait(replace(message, subject=self._due(message.subject)))
+        self.flow()
+        return receipt
+
+    def purge(self, subject: str, last: int) -> int:
+        """Remove the events of one subject at and below a sequence; return how many."""
+        gone = [
+            one.sequence
+            for one in self.events.all()
+            if one.sequence <= last and one.message.subject == subject
+        ]
+        for sequence in gone:
+            self.events.remove(sequence)
+        self.flow()
+        return len(gone)
+
+    def flow(self) -> None:
+        """Take over what waits and fits, and hand out what can be."""
+        self._take_over()
+        for durable in list(self.durables.values()):
+            durable.pump()
+
+    def tidy(self) -> None:
+        """Remove what the stream of events has taken over."""
+        for one in self.later.all():
+            if one.sequence <= self._taken_over and self._event(one.message.subject) is not None:
+                self.later.remove(one.sequence)
+
+    # Durables ----------------------------------------------------------------------------------
+
+    def provision(self, spec: ConsumerSpec) -> str:
+        """Create a durable, or give one that exists its new options; it keeps its position.
+
+        Returns what changed, in words.
+
+        Raises:
+            TopologyError: It took events that it wouldn't take any more.
+            ValueError: ``start`` is no place to start.
+        """
+        first = self._first(spec.start)
+        filters = self._filters(spec)
+        durable = self.durables.get(spec.durable)
+        if durable is None:
+            self.durables[spec.durable] = Durable(
+                spec, filters, self.events, self.timers, first, first - 1, self.clock.now()
+            )
+            return f"created, it starts with {spec.start}"
+        lost = [one for one in durable.filters if not any(covers(wide, one) for wide in filters)]
+        if lost:
+            raise TopologyError(
+                thing=f"durable {spec.durable}",
+                problem=f"takes {', '.join(lost)}, which its listener doesn't declare any more",
+                remedy="give the listener another name= in subscribe(), or use another broker",
+            )
+        added = [one for one in filters if one not in durable.filters]
+        durable.spec, durable.filters = spec, filters
+        return f"takes {', '.join(added)} too" if added else ""
+
+    def durable(self, name: str) -> Durable:
+        """Return a durable.
+
+        Raises:
+            TopologyError: There is none of that name.
+        """
+        found = self.durables.get(name)
+        if found is None:
+            raise TopologyError(
+                thing=f"durable {name}", problem="isn't there", remedy="start its listener first"
+            )
+        return found
+
+    def pause(self, durable: str, until: datetime) -> None:
+        """Hand out nothing of a durable until a time; what is in hand stays.
+
+        Raises:
+            TopologyError: There is no such durable.
+        """
+        self.durable(durable).pause(until)
+
+    def resume(self, durable: str) -> None:
+        """End a pause now.
+
+        Raises:
+            TopologyError: There is no such durable.
+        """
+        self.durable(durable).resume()
+
+    def held_by(self) -> tuple[str, ...]:
+        """Return the durables that hold the room."""
+        return holders(one.state() for one in self.durables.values())
+
+    # Inside ------------------------------------------------------------------------------------
+
+    def _stream(self, name: str, *, max_age: float = 0.0, max_bytes: int | None = 0) -> Stream:
+        sizes = self.sizes
+        size = sizes.max_bytes if max_bytes == 0 else max_bytes
+        window = sizes.duplicate_window
+        return Stream(name, self.clock, max_bytes=size, max_age=max_age, window=window)
+
+    def _named(self, name: str) -> Stream:
+        for stream in (self.events, self.later, self._dead):
+            if stream.name == name:
+                return stream
+        raise NoStreamError(f"there is no stream {name}")
+
+    def _taking(self, subject: str) -> Stream:
+        subjects = self.subjects
+        namespace = subjects.namespace
+        if subject.startswith((subjects.prefix, f"{namespace}-inbox.")):
+            return self.events
+        if subject.startswith(tuple(f"{namespace}-{one}." for one in ("sched", "due", "retry"))):
+            return self.later
+        if subject.startswith(f"{namespace}-dlq."):
+            return self._dead
+        raise NoStreamError(
+            f"no stream takes '{subject}'; give the broker the namespace of the services"
+        )
+
+    def _put(self, stream: Stream, message: Message, *, keep: bool = False) -> Receipt:
+        headers = h.lowered(message.headers)
+        if message.id is not None:
+            headers = {**headers, MESSAGE_ID: message.id}
+        try:
+            sequence, duplicate = stream.put(replace(message, headers=headers), keep=keep)
+        except BackpressureError as exc:
+            if stream is not self.events:
+                raise
+            waiting, self.pressed = self.pressed, []
+            for tell in waiting:
+                tell()
+            raise BackpressureError(
+                stream=exc.stream, problem=exc.problem, held_by=self.held_by()
+            ) from exc
+        return Receipt(
+            message.id or headers.get(h.ID, ""), stream.name, sequence, duplicate, DRIVER
+        )
+
+    def _wait(self, message: Message, *, keep: bool = False) -> Receipt:
+        limit = self.sizes.later_max_bytes
+        if self.later.bytes + size_of(message) > limit:
+            raise BackpressureError(
+                stream=self.later.name, problem=f"over later_max_bytes={limit}"
+            )
+        return self._put(self.later, message, keep=keep)
+
+    def _fire(self, holder: str, sequence: int) -> None:
+        """Publish what has waited for its time, unless something replaced it."""
+        found = self.waiting.get(holder)
+        if found is None or found.sequence != sequence:
+            return
+        message = found.message
+        self._drop(holder, sequence)
+        # The server strips the id of what fires: it was used up when it was scheduled.
+        headers = {**message.headers, SCHEDULER: holder}
+        due = replace(message, subject=self._due(message.subject), headers=headers, id=None)
+        self._put(self.later, due)
+        self.flow()
+
+    def _drop(self, holder: str, sequence: int) -> None:
+        """Forget what stands at a holder, if it still is that."""
+        found = self.waiting.get(holder)
+        if found is not None and found.sequence == sequence:
+            del self.waiting[holder]
+            self.later.remove(sequence)
+
+    def _vacate(self, holder: str) -> None:
+        found = self.waiting.get(holder)
+        if found is not None:
+            self.later.remove(found.sequence)
+
+    def _due(self, subject: str) -> str:
+        prefix = self.subjects.prefix
+        is_event = subject.startswith(prefix)
+        return self.subjects.due(subject.removeprefix(prefix)) if is_event else subject
+
+    def _event(self, subject: str) -> str | None:
+        """Return under which subject the stream of events takes over what waits; None if never."""
+        due = self.subjects.due("")
+        if subject.startswith(due):
+            return self.subjects.event(subject.removeprefix(due))
+        return subject if subject.startswith(f"{self.subjects.namespace}-retry.") else None
+
+    def _take_over(self) -> None:
+        """Store what waits and is due, in its order; the first that doesn't fit holds up the rest."""
+        while self._taken_over < self.later.last:
+            stored = self.later.get(self._taken_over + 1)
+            subject = None if stored is None else self._event(stored.message.subject)
+            if stored is not None and subject is not None:
+                try:
+                    self.events.put(replace(stored.message, subject=subject))
+                except DriverError:
+                    return
+            self._taken_over += 1
+
+    def _check_size(self, message: Message, headroom: int) -> None:
+        size = len(message.body) + header_bytes(message.headers)
+        limit = self.sizes.max_payload - headroom
+        if size > limit:
+            name = message.headers.get(h.TYPE) or message.subject
+            raise PayloadTooLargeError(name=name, size=size, limit=limit)
+
+    def _filters(self, spec: ConsumerSpec) -> tuple[str, ...]:
+        retries = self.subjects.retry(spec.service, spec.listener, ">")
+        return without_covered([*map(self.subjects.event, spec.events), retries])
+
+    def _first(self, start: Start) -> int:
+        stored = self.events.all()
+        match start:
+            case "new":
+                return self.events.last + 1
+            case "all":
+                return 1
+            case datetime() if start.tzinfo is not None:
+                later = (one.sequence for one in stored if one.at >= start)
+                return next(later, self.events.last + 1)
+            case int() if start >= 1 and not isinstance(start, bool):
+                return start
+            case _:
+                raise ValueError(
+                    f"start={start!r} is no place to start: use 'new', 'all', a sequence from 1, "
+                    "or a datetime with a time zone"
+                )
+
+
+_Brokers: TypeAlias = dict[tuple[str, Clock | None], MemoryBroker]
+_shared: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Brokers]" = WeakKeyDictionary()
+
+
+def shared_broker(namespace: str, sizes: Sizes, clock: Clock) -> MemoryBroker:
+    """Return the broker of all services on the running event loop, by namespace and clock.
+
+    The sizes are those of whoever asks first.
+    """
+    brokers = _shared.setdefault(asyncio.get_running_loop(), {})
+    moved = None if isinstance(clock, SystemClock) else clock
+    if (namespace, moved) not in brokers:
+        brokers[namespace, moved] = MemoryBroker(clock, namespace=namespace, sizes=sizes)
+    return brokers[namespace, moved]
