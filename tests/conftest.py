@@ -13,6 +13,8 @@ from eventbus.embedded import NatsServer, find_server
 from eventbus.errors import ServerNotFoundError
 from tests.postgres import Postgres, PostgresMissingError
 
+pytest_plugins = ("eventbus.testing.plugin", "pytester")
+
 
 def deploy_tools() -> dict[str, str | None]:
     """Return the programs that check the files of deploy/, with their paths; None if missing."""

@@ -1,13 +1,13 @@
-"""A house of services on a server of its own."""
+"""A house of services, in memory and on a server of its own."""
 
 from pathlib import Path
 
 import pytest
 
-from eventbus.embedded import NatsServer
+from eventbus.settings import Settings
 from tests.services.house import House
 
 
 @pytest.fixture
-def house(nats_server: NatsServer, tmp_path: Path) -> House:
-    return House(nats_server.url, tmp_path)
+def house(eventbus_settings: Settings, tmp_path: Path) -> House:
+    return House(eventbus_settings, tmp_path)

@@ -81,8 +81,8 @@ class Watch:
 class House:
     """Makes services that share a server and a folder."""
 
-    def __init__(self, url: str, folder: Path, **common: object) -> None:
-        self._common = {"nats_url": url, "grace": 5, **common}
+    def __init__(self, settings: Settings, folder: Path, **common: object) -> None:
+        self._common = {**settings.model_dump(exclude_unset=True), "grace": 5, **common}
         self.maildir = folder / "mail"
         self.database = folder / "audit" / "audit.sqlite3"
         self.user = UserService(Settings(**self._common))

@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from eventbus.embedded import NatsServer
+from eventbus.settings import Settings
 from tests.services.house import House, Row, Watch, api, names, running
 
 pytestmark = pytest.mark.nats
@@ -76,10 +77,16 @@ async def test_an_id_that_is_taken_is_a_conflict(house: House) -> None:
     assert (first.status_code, second.status_code) == (201, 409)
 
 
+@pytest.mark.eventbus("real")
 async def test_without_the_bus_nothing_changes_and_the_client_is_told_when_to_return(
     nats_server: NatsServer, house: House
 ) -> None:
-    house = House(nats_server.url, house.maildir.parent, emit_timeout=0.5, publish_timeout=0.2)
+    house = House(
+        Settings(nats_url=nats_server.url),
+        house.maildir.parent,
+        emit_timeout=0.5,
+        publish_timeout=0.2,
+    )
     new = {"user_id": "u-1", "email": "ada@example.org"}
 
     async with api(house.user) as client:

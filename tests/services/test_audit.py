@@ -25,8 +25,8 @@ class LampLit(Event, name="lamp.lit", version=3, key="lamp"):
 
 
 @pytest.fixture
-def elsewhere(nats_server: NatsServer) -> EventService:
-    return EventService("elsewhere", settings=Settings(nats_url=nats_server.url))
+def elsewhere(eventbus_settings: Settings) -> EventService:
+    return EventService("elsewhere", settings=eventbus_settings)
 
 
 def lit(lamp: str = "l-1") -> LampLit:
@@ -76,6 +76,7 @@ async def kept(house: House, url: str, namespace: str, event: Event) -> None:
         await watch.until(lambda: bool(watch.ended(Outcome.OK)))
 
 
+@pytest.mark.eventbus("real")
 async def test_an_id_that_is_kept_stays_as_it_is(nats_server: NatsServer, house: House) -> None:
     await kept(house, nats_server.url, "first", lit("l-1"))
     await kept(house, nats_server.url, "second", lit("l-2"))

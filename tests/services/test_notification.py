@@ -20,9 +20,9 @@ pytestmark = pytest.mark.nats
 
 
 @pytest.fixture
-def elsewhere(nats_server: NatsServer) -> EventService:
+def elsewhere(eventbus_settings: Settings) -> EventService:
     """Another service, which emits what the real ones would."""
-    return EventService("elsewhere", settings=Settings(nats_url=nats_server.url))
+    return EventService("elsewhere", settings=eventbus_settings)
 
 
 def ada(email: str = "ada@example.org") -> UserCreated:
@@ -146,6 +146,7 @@ async def handled(url: str, maildir: Path, namespace: str) -> None:
     assert watch.settled[0].outcome is Outcome.OK
 
 
+@pytest.mark.eventbus("real")
 async def test_a_mail_is_written_once_however_often_its_event_is_handled(
     nats_server: NatsServer, house: House
 ) -> None:
@@ -156,6 +157,7 @@ async def test_a_mail_is_written_once_however_often_its_event_is_handled(
     assert os.listdir(house.maildir / "tmp") == []
 
 
+@pytest.mark.eventbus("real")
 async def test_a_mail_that_somebody_has_read_isnt_written_again(
     nats_server: NatsServer, house: House
 ) -> None:

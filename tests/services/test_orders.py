@@ -2,11 +2,8 @@
 
 import json
 
-import pytest
-
 from eventbus import EventService
 from eventbus.delivery import Outcome
-from eventbus.embedded import NatsServer
 from eventbus.settings import Settings
 from schemas.order import OrderCreated
 from schemas.payment import PaymentFailed
@@ -32,7 +29,6 @@ def served(rows: list[Row], product: str) -> list[tuple[str, str]]:
     return [(name, one["order_id"]) for name, one in payloads if one["product_id"] == product]
 
 
-@pytest.mark.nats
 async def test_an_order_is_confirmed_reserved_and_paid_under_one_correlation_id(
     house: House,
 ) -> None:
@@ -64,7 +60,6 @@ async def test_an_order_is_confirmed_reserved_and_paid_under_one_correlation_id(
     assert not [row for row in house.rows() if "42424242" in row.data]
 
 
-@pytest.mark.nats
 async def test_the_goods_of_an_order_that_nobody_pays_can_be_had_again(house: House) -> None:
     watch = Watch(house.audit)
     wish = {"product_id": "cup", "quantity": 10, "email": "ada@example.org", "amount": 5}
@@ -85,11 +80,10 @@ async def test_the_goods_of_an_order_that_nobody_pays_can_be_had_again(house: Ho
     ]
 
 
-@pytest.mark.nats
 async def test_who_orders_a_product_first_is_served_first(
-    house: House, nats_server: NatsServer
+    house: House, eventbus_settings: Settings
 ) -> None:
-    shop = EventService("shop", settings=Settings(nats_url=nats_server.url))
+    shop = EventService("shop", settings=eventbus_settings)
     watch = Watch(house.audit)
     orders = [order(number, "cup" if number % 2 else "jug", quantity=3) for number in range(12)]
 
@@ -105,11 +99,10 @@ async def test_who_orders_a_product_first_is_served_first(
         assert [name for name, _ in outcomes] == ["stock.reserved"] * 3 + ["stock.refused"] * 3
 
 
-@pytest.mark.nats
 async def test_a_payment_without_an_order_frees_nothing(
-    house: House, nats_server: NatsServer
+    house: House, eventbus_settings: Settings
 ) -> None:
-    shop = EventService("shop", settings=Settings(nats_url=nats_server.url))
+    shop = EventService("shop", settings=eventbus_settings)
     watch = Watch(house.inventory)
     bill = {"email": "ada@example.org", "amount": 5, "currency": "EUR", "reason": "card declined"}
 

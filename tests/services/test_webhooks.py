@@ -10,6 +10,7 @@ import pytest
 
 from eventbus.embedded import NatsServer
 from eventbus.errors import SettingsError
+from eventbus.settings import Settings
 from services.webhooks import app
 from services.webhooks.app import WebhooksService, WebhooksSettings, signature
 from tests.services.house import SECRET, House, Watch, api, deliver, running
@@ -152,7 +153,7 @@ async def test_a_million_bytes_are_taken_and_one_more_is_a_413(client: httpx.Asy
 
 async def test_a_body_over_the_servers_limit_is_a_413_with_its_numbers(tmp_path: Path) -> None:
     with NatsServer(config="max_payload: 65536") as server:
-        async with api(House(server.url, tmp_path).webhooks) as client:
+        async with api(House(Settings(nats_url=server.url), tmp_path).webhooks) as client:
             taken = await deliver(client, "ping", b'"' + b"x" * 50_000 + b'"', id="d-1")
             refused = await deliver(client, "ping", b'"' + b"x" * 70_000 + b'"', id="d-2")
 
@@ -161,6 +162,7 @@ async def test_a_body_over_the_servers_limit_is_a_413_with_its_numbers(tmp_path:
     assert "the limit is 61440" in refused.json()["detail"]
 
 
+@pytest.mark.eventbus("real")
 async def test_the_answer_waits_until_the_server_has_stored_the_event(
     nats_server: NatsServer, client: httpx.AsyncClient
 ) -> None:
@@ -177,7 +179,9 @@ async def test_the_answer_waits_until_the_server_has_stored_the_event(
 async def test_a_bus_that_is_gone_is_a_503_and_the_repeat_is_taken(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
-    house = House(nats_server.url, tmp_path, emit_timeout=0.5, publish_timeout=0.2)
+    house = House(
+        Settings(nats_url=nats_server.url), tmp_path, emit_timeout=0.5, publish_timeout=0.2
+    )
 
     async with api(house.webhooks) as client:
         nats_server.kill()
@@ -193,6 +197,7 @@ async def test_a_bus_that_is_gone_is_a_503_and_the_repeat_is_taken(
     assert again.status_code == 202
 
 
+@pytest.mark.eventbus("real")
 async def test_a_bus_that_is_slow_is_a_503_before_github_hangs_up(
     nats_server: NatsServer, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
