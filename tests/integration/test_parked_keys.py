@@ -8,7 +8,8 @@ from eventbus import Context, EventService
 from eventbus.delivery import Reason
 from eventbus.embedded import NatsServer
 from eventbus.ops.deadletters import Redriven, Where, of_key, redrive
-from tests.integration.rig import settings_of
+from eventbus.parked import ParkedKey
+from tests.integration.rig import plain, settings_of
 from tests.integration.shop import OrderPlaced, Shop, letters
 
 pytestmark = [pytest.mark.nats]
@@ -181,3 +182,36 @@ async def test_one_that_died_again_alone_is_sent_before_those_behind_it(shop: Sh
     assert [one.letter.number for one in done] == [3, 2]
     assert desk.sending.handled == [("a", 1), ("a", 2)]
     assert not await desk.is_parked()
+
+
+@pytest.mark.parametrize("key", ["o-1", "größe", "a.b *>", " ", "", "x" * 120])
+async def test_any_key_can_be_parked_and_is_found_again(shop: Shop, key: str) -> None:
+    log, record = shop.driver.parked, ParkedKey(key, 7, 9, redriven=8)
+
+    await log.write("mail__send", record)
+
+    assert await log.keys("mail__send") == {key}
+    assert await log.read("mail__send", key) == record
+    assert await log.keys("mail__other") == frozenset()
+    await log.free("mail__send", key)
+    assert await log.read("mail__send", key) is None
+    assert await log.keys("mail__send") == frozenset()
+
+
+async def test_a_parked_key_has_no_age_limit(shop: Shop) -> None:
+    await shop.driver.parked.write("mail__send", ParkedKey("o-1", 7, 7))
+
+    bucket = shop.driver.admin.messages("KV_EVENTS_ATTEMPTS", "$KV.EVENTS_ATTEMPTS.>")
+    [record] = [one.message async for one in bucket]
+
+    assert record.headers["nats-ttl"] == "never"
+
+
+async def test_what_somebody_else_put_among_the_parked_keys_parks_nothing(shop: Shop) -> None:
+    async with plain(shop.settings.servers[0]) as client:
+        for body in (b"", b"no json", b"[]", b"{}"):
+            subject = "$KV.EVENTS_ATTEMPTS.mail__send.parked.o-1"
+            await client.jetstream().publish(subject, body)
+
+            assert await shop.driver.parked.keys("mail__send") == frozenset()
+            assert await shop.driver.parked.read("mail__send", "o-1") is None
