@@ -66,3 +66,33 @@ async def test_the_events_of_a_key_stay_in_order_through_retries_and_a_handover(
     in_order = list(range(ROUNDS))
     firsts = {box: list(dict.fromkeys(steps)) for box, steps in ledger.steps.items()}
     assert firsts == {f"b-{number}": in_order for number in range(KEYS)}
+
+
+async def test_after_a_restart_of_the_server_no_key_waits_for_a_run_of_another_one(
+    nats_server: NatsServer,
+) -> None:
+    begun, go, other = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    settings = Settings(nats_url=nats_server.url, schemas=())
+    events = EventService("crane", settings=settings)
+
+    async def move(event: BoxMoved) -> None:
+        if event.box == "other":
+            other.set()
+            return
+        begun.set()
+        await go.wait()
+
+    events.subscribe(BoxMoved, move, ordered=True, ack_wait=2)
+
+    async with events:
+        await events.emit(BoxMoved(box="heavy", step=1))
+        await begun.wait()
+        nats_server.kill()
+        await asyncio.to_thread(nats_server.restart)
+        await events.emit(BoxMoved(box="other", step=1))
+        async with asyncio.timeout(30):
+            await other.wait()
+        was_running = not go.is_set()
+        go.set()
+
+    assert was_running

@@ -103,12 +103,13 @@ class PinnedConsumer(PullConsumer):
 
     @override
     def _free(self) -> int:
+        if not self._slots:
+            return 0
+        if not self._is_open and not self._takeover.has_looked:
+            # One brings the pin; what comes before the first look has to come once more.
+            return 0 if self._pin else 1 - self._requested
         # Not by what is taken: of an event that came again, the older delivery isn't settled.
-        return self._wanted() - len(self._held) - self._requested if self._slots else 0
-
-    def _wanted(self) -> int:
-        """Return how many to have: what comes before the first look has to come once more."""
-        return self._most if self._is_open or self._takeover.has_looked else 1
+        return self._most - len(self._held) - self._requested
 
     @override
     def _has_room(self) -> bool:
