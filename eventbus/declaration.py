@@ -79,6 +79,7 @@ def subscription(
         concurrency=at_least(name, "concurrency", options.get("concurrency", DEFAULT_CONCURRENCY)),
         timeout=_timeout(name, options.get("timeout", DEFAULT_TIMEOUT)),
         queue=options.get("queue"),
+        connection=options.get("connection"),
         start=_start(name, options.get("start", "new")),
         middleware=layers,
         ack_wait=max(MIN_ACK_WAIT, duration_of(name, "ack_wait", options.get("ack_wait", 30.0))),

@@ -2,10 +2,11 @@
 
 import asyncio
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeAlias
 
 from eventbus import codec
 from eventbus import headers as h
@@ -28,7 +29,21 @@ from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions, chai
 from eventbus.subject import Subjects
 from eventbus.telemetry.signals import Cancelled, EmitFailed, Emitted, Observer
 
-__all__ = ("Emitter", "Publishing", "check_options")
+__all__ = ("Choose", "Emitter", "Publishing", "Route", "check_options")
+
+
+Choose: TypeAlias = Callable[[Event], str]
+"""Names the driver of an event that doesn't name one itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A way that an emit may go."""
+
+    driver: Driver
+    subjects: Subjects
+    run_after: float = 0.0
+    """Seconds after which the event is published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +57,12 @@ class Publishing:
     clock: Clock
     observe: Observer
     middleware: tuple[EmitMiddleware, ...]
-    named: Mapping[str, Driver] = field(default_factory=dict[str, Driver])
-    """The drivers that may be named."""
+    named: Mapping[str, Route] = field(default_factory=dict[str, Route])
+    """The routes that may be named."""
+    run_after: float = 0.0
+    """As `Route.run_after`, for where none is named."""
+    choose: Choose | None = None
+    """Asked where neither the emit nor the event names a driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +71,21 @@ class _Lane:
 
     driver: Driver
     chain: CallEmit
+    run_after: float = 0.0
 
-    def check_delay(self) -> None:
-        """Refuse a delay where nothing can wait.
+    def due(self, options: EmitOptions, now: datetime) -> datetime | None:
+        """Return when an event is to be published; None for at once.
 
         Raises:
+            TypeError, ValueError: The options contradict each other, or what is given is no time.
             UnsupportedError: The driver has no schedules.
         """
-        _ = self.driver.schedules
+        due = _due(options.get("delay"), options.get("at"), now) if options else None
+        if due is None and self.run_after:
+            due = now + timedelta(seconds=self.run_after)
+        if due is not None:
+            _ = self.driver.schedules
+        return due
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +103,8 @@ class Emitter:
 
     def __init__(self, publishing: Publishing) -> None:
         self._publishing = publishing
-        self._lane = self._lane_to(publishing.driver)
+        own = Route(publishing.driver, publishing.subjects, publishing.run_after)
+        self._lane = self._lane_to(own)
         self._lanes = {name: self._lane_to(one) for name, one in publishing.named.items()}
         self._unresolved: dict[int, _Unresolved] = {}
 
@@ -100,9 +127,7 @@ class Emitter:
         now = publishing.clock.now()
         scope = current_scope()
         lane = self._choose(event, options)
-        due = _due(options.get("delay"), options.get("at"), now) if options else None
-        if due is not None:
-            lane.check_delay()
+        due = lane.due(options, now)
         repeated = self._unresolved_id(event, scope) if self._unresolved else None
         given = options.get("id")
         user_headers = _user_headers(event, options)
@@ -167,11 +192,12 @@ class Emitter:
             raise ExceptionGroup(f"{len(errors)} of {len(results)} events failed", errors)
         return [one for one in results if isinstance(one, Receipt)]
 
-    def _lane_to(self, driver: Driver) -> _Lane:
-        last: CallEmit = partial(self._publish, driver)
+    def _lane_to(self, route: Route) -> _Lane:
+        driver = route.driver
+        last: CallEmit = partial(self._publish, route)
         if is_immediate(driver):
             last = driver.hand_over
-        return _Lane(driver, chain_emit(self._publishing.middleware, last))
+        return _Lane(driver, chain_emit(self._publishing.middleware, last), route.run_after)
 
     def _choose(self, event: Event, options: EmitOptions) -> _Lane:
         """Return the lane of the driver that the emit names, else the event, else the service's.
@@ -183,6 +209,8 @@ class Emitter:
         if name is None:
             spec = event.event_spec
             name = None if spec is None else spec.driver
+            if name is None and self._publishing.choose is not None:
+                name = self._publishing.choose(event)
             if name is None:
                 return self._lane
         lane = self._lanes.get(name)
@@ -245,17 +273,17 @@ class Emitter:
     def _agenda(self, driver: Driver) -> Agenda:
         return Agenda(driver, self._publishing.subjects)
 
-    async def _publish(self, driver: Driver, envelope: Envelope) -> Receipt:
-        message = codec.encode(envelope, self._publishing.subjects.prefix + envelope.name)
+    async def _publish(self, route: Route, envelope: Envelope) -> Receipt:
+        message = codec.encode(envelope, route.subjects.prefix + envelope.name)
         try:
             if envelope.due is not None:
-                receipt = await self._agenda(driver).add(message, at=envelope.due)
+                receipt = await Agenda(route.driver, route.subjects).add(message, at=envelope.due)
             else:
-                receipt = await driver.publish(message)
+                receipt = await route.driver.publish(message)
         except BackpressureError:
             if envelope.due is not None:
                 raise
-            receipt = await self._hold(driver, message)
+            receipt = await self._hold(route.driver, message)
         trace = envelope.trace.get("traceparent", "") if envelope.trace else ""
         return replace(receipt, trace=trace) if trace else receipt
 

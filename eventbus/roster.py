@@ -1,6 +1,7 @@
 """The listeners of one service: each declared once, chosen by queue, checked before it works."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from typing import TypeAlias
 
 from eventbus.declaration import subscription
 from eventbus.errors import DuplicateSubscriptionError
@@ -8,7 +9,10 @@ from eventbus.event import Event
 from eventbus.registry import Registry
 from eventbus.subscription import EventT, ListenerOptions, Subscription
 
-__all__ = ("Roster", "bind")
+__all__ = ("DefaultQueue", "Roster", "bind")
+
+DefaultQueue: TypeAlias = Callable[[Subscription], str]
+"""Gives the queue of a listener that names none."""
 
 
 class Roster:
@@ -44,14 +48,14 @@ class Roster:
         """Put a changed record in the place of the one of that listener."""
         self._subscriptions[one.listener] = one
 
-    def queues(self, default: str) -> frozenset[str]:
-        """Return the queues that they belong to; ``default`` is that of those without one."""
-        return frozenset(one.queue or default for one in self)
+    def queues(self, default: DefaultQueue) -> frozenset[str]:
+        """Return the queues that they belong to; ``default`` gives that of one that names none."""
+        return frozenset(one.queue or default(one) for one in self)
 
-    def keep_only(self, queues: Collection[str], default: str) -> None:
+    def keep_only(self, queues: Collection[str], default: DefaultQueue) -> None:
         """Forget the listeners of all other queues."""
         self._subscriptions = {
-            one.listener: one for one in self if (one.queue or default) in queues
+            one.listener: one for one in self if (one.queue or default(one)) in queues
         }
 
     def bind_all(self, registry: Registry, discover: Callable[[], Registry]) -> None:

@@ -5,22 +5,24 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack, cast, overload
 
 from eventbus import codec
 from eventbus.clock import Clock, SystemClock
-from eventbus.connections import Connections
+from eventbus.configuration import DriverConfig
+from eventbus.connections import Configured, Connection, Connections, connection_of
 from eventbus.dispatch import Dispatcher, Wiring
 from eventbus.drivers.base import Driver, Receipt, Status
-from eventbus.drivers.choice import driver_of
 from eventbus.drivers.receipt import Scheduled
 from eventbus.duration import Duration
-from eventbus.emission import Emitter, Publishing
+from eventbus.emission import Choose, Emitter, Publishing
 from eventbus.errors import DeclarationError, NotConnectedError
 from eventbus.event import Event
 from eventbus.faking import Fake, active_fakes, current_fake
@@ -28,8 +30,7 @@ from eventbus.lifecycle import Lifecycle
 from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions
 from eventbus.middleware.limit import Layer
 from eventbus.registry import Registry
-from eventbus.retry import Retry
-from eventbus.roster import Roster
+from eventbus.roster import Roster, bind
 from eventbus.subject import check_event_name, check_service_name
 from eventbus.subscription import (
     Decorator,
@@ -67,6 +68,10 @@ class EventService:
 
     Creating one does no I/O. Settings are read when it starts, unless they are given.
 
+    ``driver`` is where events go that name none: a driver, the name of one, or a function that
+    names one for each event; the settings' where not given. ``drivers`` are named configurations,
+    or drivers, on top of those of the settings; each is open as long as the service runs.
+
     Raises:
         SubjectError: The name isn't 1 to 64 of ``A-Z a-z 0-9 _ -``, or blurs durables' names.
     """
@@ -76,7 +81,8 @@ class EventService:
         name: str,
         *,
         settings: "Settings | None" = None,
-        driver: Driver | None = None,
+        driver: Driver | str | Choose | None = None,
+        drivers: Mapping[str, Configured] | None = None,
         middleware: Sequence[Layer] = (),
         emit_middleware: Sequence[EmitMiddleware] = (),
         observers: Iterable[Observer] = (),
@@ -86,6 +92,7 @@ class EventService:
         self.registry = Registry()
         self._settings = settings
         self._driver = driver
+        self._drivers = dict(drivers or {})
         self._clock = clock or SystemClock()
         self._observers = Observers(observers)
         self._middleware = list(middleware)
@@ -96,7 +103,6 @@ class EventService:
         self._emitter: Emitter | None = None
         self._lifecycle: Lifecycle | None = None
         self._connections: Connections | None = None
-        self._wiring: Wiring | None = None
 
     # Declaring ---------------------------------------------------------------------------------
 
@@ -169,7 +175,7 @@ class EventService:
 
     def queues(self) -> frozenset[str]:
         """Return the queues that its listeners belong to."""
-        return self._roster.queues(self.settings.default_queue)
+        return self._roster.queues(self._default_queue)
 
     def work_only(self, queues: Collection[str]) -> None:
         """Leave the listeners of all other queues to other processes; they aren't provisioned.
@@ -179,7 +185,20 @@ class EventService:
         """
         if self._lifecycle is not None:
             raise DeclarationError(f"service '{self.name}' is running; choose queues before")
-        self._roster.keep_only(queues, self.settings.default_queue)
+        self._roster.keep_only(queues, self._default_queue)
+
+    def _default_queue(self, one: Subscription) -> str:
+        """Return the queue of a listener's connection, else that of the settings."""
+        given = self._configurations()
+        if given:  # otherwise no connection has a queue
+            one = bind(one, self.registry, self.discover)
+        name = connection_of(one, self.registry)
+        config = given.get(name or self.settings.driver)
+        queue = config.queue if isinstance(config, DriverConfig) else None
+        return queue or self.settings.default_queue
+
+    def _configurations(self) -> dict[str, Configured]:
+        return {**self.settings.drivers, **self._drivers}
 
     def background(self, job: JobT) -> JobT:
         """Run an async function as long as the service runs: an HTTP server, a poller.
@@ -384,20 +403,20 @@ class EventService:
         if self._lifecycle is not None:
             raise DeclarationError(f"service '{self.name}' is already started")
         self._roster.bind_all(self.registry, self.discover)
-        driver = self._driver or driver_of(self.settings, self.name, clock=self._clock)
-        driver.watch(self._observers)
-        self._connections = Connections(driver, self.settings.namespace)
-        self._wiring = self._wired(driver)
-        self._emitter = Emitter(self._publishing(self._connections))
+        connections = self._connections = self._connected()
         observe, clock = self._observers, self._clock
-        beside = upkeep(driver, lambda: self.subscriptions, observe, clock)
-        jobs = (*self._jobs, *beside)
-        worker = Worker(driver, self._dispatcher, jobs=jobs, clock=clock)
-        self._lifecycle = Lifecycle(
-            self.name, driver, worker, observe=self._observers, clock=self._clock
-        )
+        connections.driver.watch(observe)
+        self._emitter = Emitter(self._publishing(connections))
         try:
-            worked = [one for one in self._roster if self._is_worked(one)]
+            placed = [connections.add(one) for one in self._roster]
+            worked = [one for one in placed if one is not None]
+            beside = self._upkeep(connections, worked)
+            worker = Worker(
+                connections.driver, self._dispatcher, jobs=(*self._jobs, *beside), clock=clock
+            )
+            self._lifecycle = Lifecycle(
+                self.name, connections.driver, worker, observe=observe, clock=clock
+            )
             await self._lifecycle.start(worked, declared=self.subscriptions)
         except BaseException:
             self._ended()
@@ -420,7 +439,7 @@ class EventService:
         self._lifecycle = self._emitter = None
         if self._connections is not None:
             self._connections.end()
-        self._connections = self._wiring = None
+        self._connections = None
 
     async def run(self) -> None:
         """Start, and work until this is cancelled or `stop` is called; then stop.
@@ -459,8 +478,10 @@ class EventService:
     async def _listen(self, one: Subscription) -> Subscription:
         if self._lifecycle is not None:
             one = self._roster.bind(one, self.registry, self.discover)
-            if self._is_worked(one):
-                await self._lifecycle.add(one)
+            assert self._connections is not None, "a service that runs has connections"
+            placed = self._connections.add(one)
+            if placed is not None:
+                await self._lifecycle.add(placed)
         return one
 
     @property
@@ -490,37 +511,63 @@ class EventService:
             self._discovered = True
         return self.registry
 
-    def _is_worked(self, one: Subscription) -> bool:
-        """Let a listener hear what is emitted at once; return whether a worker works it too."""
-        assert self._connections is not None, "a service that runs has connections"
-        assert self._wiring is not None, "a service that runs is wired"
-        return self._connections.add(one, self._wiring)
+    def _connected(self) -> Connections:
+        return Connections(
+            self.name,
+            self.settings,
+            default=_chosen(self._driver)[0],
+            given=self._configurations(),
+            wire=self._wired,
+            clock=self._clock,
+        )
+
+    def _upkeep(self, connections: Connections, worked: Sequence[Subscription]) -> Iterator[Job]:
+        """Yield what runs beside the listeners, for each driver that works one."""
+        for driver in connections.drivers:
+            if any(connections.working(one.durable) is driver for one in worked):
+                yield from upkeep(driver, partial(self._on, driver), self._observers, self._clock)
+
+    def _on(self, driver: Driver) -> tuple[Subscription, ...]:
+        """Return the listeners that a driver works."""
+        connections = self._connections
+        if connections is None:
+            return ()
+        return tuple(one for one in self._roster if connections.working(one.durable) is driver)
 
     def _dispatcher(self, one: Subscription) -> Dispatcher:
-        assert self._wiring is not None, "a service that runs is wired"
-        return Dispatcher(one, self._wiring)
+        assert self._connections is not None, "a service that runs has connections"
+        return Dispatcher(one, self._connections.wiring(one.durable))
 
     def _publishing(self, connections: Connections) -> Publishing:
+        default = connections.default.route
         return Publishing(
-            driver=connections.driver,
-            subjects=self.settings.subjects,
+            driver=default.driver,
+            subjects=default.subjects,
             source=self.name,
             clock=self._clock,
             observe=self._observers,
             middleware=tuple(self._emit_middleware),
-            named=connections.named,
+            named=connections.routes,
+            run_after=default.run_after,
+            choose=_chosen(self._driver)[1],
         )
 
-    def _wired(self, driver: Driver) -> Wiring:
-        settings = self.settings
+    def _wired(self, connection: Connection) -> Wiring:
         return Wiring(
-            driver=driver,
+            driver=connection.driver,
             registry=self.registry,
-            subjects=settings.subjects,
+            subjects=connection.settings.subjects,
             observe=self._observers,
             clock=self._clock,
             emit=self.emit,
             middleware=tuple(self._middleware),
-            retry=Retry(attempts=settings.retry_attempts, start=settings.retry_delay),
-            park_after=settings.park_after,
+            retry=connection.retry,
+            park_after=connection.settings.park_after,
         )
+
+
+def _chosen(driver: Driver | str | Choose | None) -> tuple[Driver | str | None, Choose | None]:
+    """Tell a driver, or the name of one, from a function that names them."""
+    if callable(driver) and not hasattr(driver, "publish"):
+        return None, driver
+    return cast("Driver | str | None", driver), None

@@ -5,6 +5,7 @@ working directory is read, the environment wins over it, also with an empty vari
 as unset. Durations are seconds or ``"5m"``.
 """
 
+import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
+from eventbus.configuration import DriverConfig
 from eventbus.duration import seconds
 from eventbus.errors import SettingsError, SubjectError, did_you_mean
 from eventbus.subject import Subjects
@@ -34,7 +36,17 @@ def _split(value: object) -> tuple[str, ...]:
     raise ValueError("must be names, comma separated")
 
 
+def _parsed(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return cast("object", json.loads(value))
+    except ValueError as exc:
+        raise ValueError('must be JSON, such as {"slow": {"queue": "slow"}}') from exc
+
+
 _Seconds = Annotated[float, BeforeValidator(seconds)]
+_Drivers = Annotated[dict[str, DriverConfig], NoDecode, BeforeValidator(_parsed)]
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -78,6 +90,10 @@ class Settings(BaseSettings):
     """Packages whose events are known by name; found from the working directory."""
     default_queue: str = "default"
     """The queue of listeners that name none."""
+    failed_queue: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    """Keep dead letters apart, in ``<NS>_DLQ_<NAME>``; ``eventbus dlq`` works these then."""
+    drivers: _Drivers = {}
+    """Named configurations of drivers, as JSON: ``{"slow": {"queue": "slow", "attempts": 3}}``."""
 
     nats_url: str = "nats://127.0.0.1:4222"
     """Servers to connect to, comma separated."""
@@ -196,7 +212,20 @@ class Settings(BaseSettings):
     @property
     def subjects(self) -> Subjects:
         """The subjects and stream names of the namespace."""
-        return Subjects(self.namespace)
+        return Subjects(self.namespace, self.failed_queue or "")
+
+    def override(self, **changes: object) -> Self:
+        """Return these settings with changes, checked as all are.
+
+        Raises:
+            SettingsError: One of them is wrong or unknown.
+        """
+        _refuse_unknown({}, changes, type(self).model_fields)
+        try:
+            # As in `load`: neither the file nor the environment has a say here.
+            return type(self).model_validate({**dict(self), **changes})
+        except ValidationError as exc:
+            raise SettingsError(_explained(exc)) from exc
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -268,6 +297,8 @@ EXTRA_VARIABLES = frozenset(
 def _explained(error: ValidationError) -> str:
     lines: list[str] = []
     for one in error.errors(include_url=False, include_context=False, include_input=False):
+        inside = [str(part) for part in one["loc"][1:]]
         name = f"EVENTBUS_{str(one['loc'][0]).upper()}: " if one["loc"] else ""
+        name += f"{'.'.join(inside)}: " if inside else ""
         lines.append(f"{name}{one['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines)

@@ -161,6 +161,8 @@ class Subjects:
     """All subjects and stream names of one namespace."""
 
     namespace: str = "events"
+    failed_queue: str = ""
+    """Where dead letters are kept apart from those of others; empty for where all are."""
 
     def __post_init__(self) -> None:
         """Refuse a namespace that can't be a subject token and, in capitals, a stream name."""
@@ -188,7 +190,14 @@ class Subjects:
     @property
     def dead_letter_stream(self) -> str:
         """The stream of dead letters."""
-        return f"{self.stream}_DLQ"
+        apart = f"_{self.failed_queue.upper()}" if self.failed_queue else ""
+        return f"{self.stream}_DLQ{apart}"
+
+    @property
+    def dead_letters(self) -> str:
+        """All subjects of that stream."""
+        apart = f"-{self.failed_queue}" if self.failed_queue else ""
+        return f"{self.namespace}-dlq{apart}.>"
 
     @property
     def attempts_bucket(self) -> str:
@@ -247,7 +256,7 @@ class Subjects:
 
     def dead_letter(self, service: str, listener: str, name: str) -> str:
         """Where a dead letter of a listener is kept; ``name`` may be ``>``."""
-        return f"{self.namespace}-dlq.{service}.{listener}.{name}"
+        return f"{self.dead_letters[:-1]}{service}.{listener}.{name}"
 
     def event_name(self, subject: str) -> str | None:
         """Return the event name that an event or retry subject speaks of, None if neither does."""

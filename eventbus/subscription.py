@@ -90,6 +90,9 @@ class ListenerOptions(TypedDict, Generic[EventT], total=False):
     so that a hung listener can't hold an event for ever."""
     queue: str
     """The named group it belongs to, for ``eventbus run --queue``."""
+    connection: str
+    """The configured driver that it works on, and then nothing else; where not given, that of its
+    event's ``driver=``, else the service's, and what is emitted through `sync` beside."""
     start: Start
     """Where a new durable begins: ``"new"`` (the default), ``"all"``, a time, or a sequence."""
     middleware: Sequence[Layer | Breaker | str]
@@ -146,6 +149,7 @@ class Subscription:
     breaker: Breaker | None = None
     ordered: bool = False
     on_failure: OnFailure = "skip"
+    connection: str | None = None
     undeclared: bool = False
     """Whether it is annotated with `UnknownEvent`, and so means events that aren't declared."""
 

@@ -161,7 +161,7 @@ def _state(settings: Settings) -> Table:
 
 def _dead_letters(settings: Settings) -> Table:
     subjects = settings.subjects
-    return _stream(settings, subjects.dead_letter_stream, f"{settings.namespace}-dlq.>")
+    return _stream(settings, subjects.dead_letter_stream, subjects.dead_letters)
 
 
 def _attempts(settings: Settings) -> Table:

@@ -85,7 +85,7 @@ class MemoryBroker:
         self.later = self._stream(
             subjects.later_stream, max_age=self.sizes.max_age, max_bytes=None
         )
-        self._dead = self._stream(subjects.dead_letter_stream)
+        self._dead: dict[str, Stream] = {}
         self._taken_over = 0
         self.waiting: dict[str, Waiting] = {}
         """What waits for its time, and the marks of what was cancelled, by holder."""
@@ -100,9 +100,10 @@ class MemoryBroker:
         """
         return tuple(one.message for one in self._named(stream or self.events.name).all())
 
-    def dead_letters(self) -> tuple[Message, ...]:
-        """Return the dead letters, in order."""
-        return self.messages(self._dead.name)
+    def dead_letters(self, failed_queue: str = "") -> tuple[Message, ...]:
+        """Return the dead letters, in order; those of a failed queue where one is named."""
+        name = replace(self.subjects, failed_queue=failed_queue).dead_letter_stream
+        return self.messages(name) if name in self._dead else ()
 
     def stored(self, stream: str, sequence: int) -> Stored | None:
         """Return what is stored in a place; None where it is gone.
@@ -248,7 +249,7 @@ class MemoryBroker:
         return Stream(name, self.clock, max_bytes=size, max_age=max_age, window=window)
 
     def _named(self, name: str) -> Stream:
-        for stream in (self.events, self.later, self._dead):
+        for stream in (self.events, self.later, *self._dead.values()):
             if stream.name == name:
                 return stream
         raise NoStreamError(f"there is no stream {name}")
@@ -260,11 +261,17 @@ class MemoryBroker:
             return self.events
         if subject.startswith(tuple(f"{namespace}-{one}." for one in ("sched", "due", "retry"))):
             return self.later
-        if subject.startswith(f"{namespace}-dlq."):
-            return self._dead
+        if subject.startswith((f"{namespace}-dlq.", f"{namespace}-dlq-")):
+            return self._dead_letters(subject.partition(".")[0].partition("-dlq")[2][1:])
         raise NoStreamError(
             f"no stream takes '{subject}'; give the broker the namespace of the services"
         )
+
+    def _dead_letters(self, failed_queue: str) -> Stream:
+        name = replace(self.subjects, failed_queue=failed_queue).dead_letter_stream
+        if name not in self._dead:
+            self._dead[name] = self._stream(name)
+        return self._dead[name]
 
     def _put(self, stream: Stream, message: Message, *, keep: bool = False) -> Receipt:
         headers = h.lowered(message.headers)
