@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from eventbus.batch import Batch, BatchContext
 from eventbus.clock import Clock
 from eventbus.drivers.base import Driver, Receipt
 from eventbus.envelope import Envelope
@@ -36,6 +37,8 @@ __version__ = "0.1.0"
 
 __all__ = (
     "BackpressureError",
+    "Batch",
+    "BatchContext",
     "Breaker",
     "Clock",
     "ConfigurationError",

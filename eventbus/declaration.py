@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import cast
 
+from eventbus.batch import Batch
 from eventbus.drivers.base import Start
 from eventbus.duration import Duration
 from eventbus.errors import DeclarationError, SubjectError, did_you_mean
@@ -13,15 +14,19 @@ from eventbus.retry import Retry
 from eventbus.signature import (
     annotations_of,
     any_event,
+    batch_handler_of,
     event_classes,
     function_name,
     handler_of,
     is_async,
+    items_of,
+    one_by_one,
 )
 from eventbus.subject import check_name, check_pattern, without_covered
 from eventbus.subscription import (
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
+    BatchOptions,
     EventT,
     FailedHook,
     ListenerOptions,
@@ -50,6 +55,9 @@ def subscription(
     _check_options(options)
     name = _name(listener, options)
     annotations = annotations_of(listener)
+    batch = _batch(name, options, annotations)
+    if batch is not None and annotations:
+        annotations = (items_of(annotations[0]), *annotations[1:])
     annotated = event_classes(annotations[0]) if annotations else ()
     if isinstance(target, str):
         events: tuple[str, ...] = without_covered([check_pattern(target)])
@@ -62,6 +70,7 @@ def subscription(
                 f"listener '{name}' takes {takes}, but is subscribed to {target.__name__}"
             )
     options = _with_defaults(accepts, options)
+    many = None if batch is None else batch_handler_of(listener, name, annotations)
     layers, breaker = around(name, options)
     patience = patience_of(name, options)
     return Subscription(
@@ -69,14 +78,18 @@ def subscription(
         listener=name,
         events=events,
         accepts=accepts,
-        handler=handler_of(listener, name, annotations),
+        handler=handler_of(listener, name, annotations) if many is None else one_by_one(many),
         retry=_retry(name, options.get("retry")),
         tries=patience.tries,
         backoff=patience.backoff,
         retry_for=patience.retry_for,
         stops=patience.stops,
         delay=delay_of(name, options),
-        concurrency=at_least(name, "concurrency", options.get("concurrency", DEFAULT_CONCURRENCY)),
+        concurrency=at_least(
+            name,
+            "concurrency",
+            options.get("concurrency", DEFAULT_CONCURRENCY if batch is None else 1),
+        ),
         timeout=_timeout(name, options.get("timeout", DEFAULT_TIMEOUT)),
         queue=options.get("queue"),
         connection=options.get("connection"),
@@ -87,6 +100,8 @@ def subscription(
         breaker=breaker,
         ordered=_ordered(name, options),
         on_failure=_on_failure(name, options),
+        batch=batch,
+        batch_handler=many,
         undeclared=bool(annotations) and annotations[0] is UnknownEvent,
     )
 
@@ -111,8 +126,33 @@ def _with_defaults(
     return cast("ListenerOptions[EventT]", {**defaults, **options})
 
 
+def _batch(
+    listener: str, options: Mapping[str, object], annotations: tuple[object, ...]
+) -> Batch | None:
+    batch = options.get("batch")
+    takes_list = bool(annotations) and items_of(annotations[0]) is not None
+    if batch is None and not takes_list:
+        return None
+    if not isinstance(batch, Batch):
+        raise DeclarationError(
+            f"listener '{listener}' takes a list of events, so it needs batch=Batch(...)"
+            if takes_list
+            else f"listener '{listener}': batch={batch!r} isn't a Batch; write batch=Batch(max=100)"
+        )
+    if not takes_list and annotations and annotations[0] is not None:
+        raise DeclarationError(
+            f"listener '{listener}' has batch=, so its first parameter must be a list[...]"
+        )
+    if options.get("ordered"):
+        raise DeclarationError(
+            f"listener '{listener}': ordered=True handles a key's events one after the other, "
+            "which batch= contradicts; drop one of them"
+        )
+    return batch
+
+
 def _check_options(options: Mapping[str, object]) -> None:
-    known = tuple(ListenerOptions.__annotations__)
+    known = tuple(BatchOptions.__annotations__)
     for option in options:
         if option not in known:
             hint = did_you_mean(option, known)

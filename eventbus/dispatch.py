@@ -34,6 +34,7 @@ from eventbus.errors import (
     Signal,
     UnknownEventError,
 )
+from eventbus.gathering import Gathering
 from eventbus.limits import Limits
 from eventbus.middleware.base import Context, Emit, Middleware, chain
 from eventbus.middleware.breaker import BreakerState, Circuit
@@ -94,11 +95,29 @@ def layers_of(one: Subscription, wiring: Wiring) -> list[Middleware]:
         UnsupportedError: It has a limit, and the driver no place to keep it.
     """
     retry = one.retries(wiring.retry)
-    layers: list[Layer] = [Timeout(one.timeout), *wiring.middleware]
+    layers: list[Layer] = [Timeout(_limit(one)), *wiring.middleware]
     if retry.quick:
         layers.append(Quick(retry, wiring.clock, wiring.chance))
     layers.extend(one.middleware)
     return [_bound(layer, one, wiring) for layer in layers]
+
+
+def _limit(one: Subscription) -> float:
+    """Return how long one event may take; in a batch it may wait for the one before."""
+    return one.timeout if one.batch is None else 2 * one.timeout + one.batch.wait
+
+
+def _gathering(one: Subscription, clock: Clock) -> Gathering | None:
+    if one.batch is None or one.batch_handler is None:
+        return None
+    return Gathering(
+        one.batch_handler,
+        one.batch,
+        limit=one.concurrency,
+        timeout=one.timeout,
+        place=one.durable,
+        clock=clock,
+    )
 
 
 def _bound(layer: Layer, one: Subscription, wiring: Wiring) -> Middleware:
@@ -128,6 +147,9 @@ class Dispatcher:
         self._alone = asyncio.Lock()
         self.circuit = self._circuit()
         """Its breaker, as it stands; None without one."""
+        self._suspect: tuple[str, int] | None = None
+        """The delivery that is run alone now, or was last."""
+        self._gathering = _gathering(subscription, wiring.clock)
         self._on_pause: Callable[[float], None] | None = None
         self._chain = chain(layers_of(subscription, wiring), self._call)
 
@@ -204,6 +226,7 @@ class Dispatcher:
             # (DESIGN.md 4.8).
             await self._alone.acquire()
             run.alone = True
+            self._suspect = run.delivery.stream, run.delivery.sequence
         if run.delivery.lost:
             # It waited too long for the one before; a mark now would be taken for a crash.
             return Return()
@@ -371,7 +394,11 @@ class Dispatcher:
         await tell_failed(one, context, error, scope, self._wiring.observe)
 
     async def _call(self, context: Context) -> None:
-        await self._subscription.handler(context.event, context)
+        if self._gathering is None:
+            await self._subscription.handler(context.event, context)
+            return
+        suspect = self._suspect == (context.stream, context.sequence)
+        await self._gathering.handle(context, alone=suspect)
 
     def _settled(self, run: Run, decision: Decision, outcome: Outcome) -> Settled:
         one, delivery, envelope = self._subscription, run.delivery, run.envelope

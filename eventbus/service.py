@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack, cast, overload
 
 from eventbus import codec
+from eventbus.batch import BatchContext
 from eventbus.clock import Clock, SystemClock
 from eventbus.configuration import DriverConfig
 from eventbus.connections import Configured, Connection, Connections, connection_of
@@ -33,6 +34,9 @@ from eventbus.registry import Registry
 from eventbus.roster import Roster, bind
 from eventbus.subject import check_event_name, check_service_name
 from eventbus.subscription import (
+    AllOptions,
+    BatchDecorator,
+    BatchOptions,
     Decorator,
     EventT,
     ListenerOptions,
@@ -112,7 +116,15 @@ class EventService:
     ) -> Decorator[EventT]: ...
     @overload
     def subscribe(
+        self, event: type[EventT], /, **options: Unpack[BatchOptions[EventT]]
+    ) -> BatchDecorator[EventT]: ...
+    @overload
+    def subscribe(
         self, event: str, /, **options: Unpack[ListenerOptions[EventT]]
+    ) -> Callable[[ListenerT], ListenerT]: ...
+    @overload
+    def subscribe(
+        self, event: str, /, **options: Unpack[BatchOptions[EventT]]
     ) -> Callable[[ListenerT], ListenerT]: ...
     @overload
     def subscribe(
@@ -126,17 +138,34 @@ class EventService:
     @overload
     def subscribe(
         self,
+        event: type[EventT],
+        listener: Callable[[list[EventT]], Awaitable[None]]
+        | Callable[[list[EventT], BatchContext[EventT]], Awaitable[None]],
+        /,
+        **options: Unpack[BatchOptions[EventT]],
+    ) -> Subscribed: ...
+    @overload
+    def subscribe(
+        self,
         event: str,
         listener: Callable[..., Awaitable[None]],
         /,
         **options: Unpack[ListenerOptions[EventT]],
+    ) -> Subscribed: ...
+    @overload
+    def subscribe(
+        self,
+        event: str,
+        listener: Callable[..., Awaitable[None]],
+        /,
+        **options: Unpack[BatchOptions[EventT]],
     ) -> Subscribed: ...
     def subscribe(
         self,
         event: type[EventT] | str,
         listener: Callable[..., Awaitable[None]] | None = None,
         /,
-        **options: Unpack[ListenerOptions[EventT]],
+        **options: Unpack[AllOptions[EventT]],
     ) -> object:
         """Add a listener for an event class, a name, or a pattern (``user.*``, ``user.>``).
 

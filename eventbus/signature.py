@@ -1,12 +1,13 @@
 """What a listener's signature says: its name, the events it takes, how it is called."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace, UnionType
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
+from eventbus.batch import BatchContext, BatchHandler
 from eventbus.errors import DeclarationError
 from eventbus.event import Event, UnknownEvent
 from eventbus.middleware.base import Context
@@ -15,10 +16,13 @@ from eventbus.subscription import Handler
 __all__ = (
     "annotations_of",
     "any_event",
+    "batch_handler_of",
     "event_classes",
     "function_name",
     "handler_of",
     "is_async",
+    "items_of",
+    "one_by_one",
 )
 
 
@@ -38,7 +42,7 @@ def annotations_of(listener: Callable[..., Awaitable[None]]) -> tuple[object, ..
         hints.get(one.name)
         for one in parameters
         if one.kind in positional
-        and (one.default is one.empty or _is_context(hints.get(one.name)))
+        and (one.default is one.empty or _is_any_context(hints.get(one.name)))
     )
 
 
@@ -63,6 +67,15 @@ def _is_context(annotation: object) -> bool:
     return annotation is Context or (
         isinstance(annotation, str) and annotation.rpartition(".")[2] == "Context"
     )
+
+
+def _is_any_context(annotation: object) -> bool:
+    return _is_context(annotation) or _is_batch_context(annotation)
+
+
+def _is_batch_context(annotation: object) -> bool:
+    named = get_origin(annotation) or annotation
+    return named is BatchContext or (isinstance(named, str) and "BatchContext" in named)
 
 
 def event_classes(annotation: object) -> tuple[type[Event], ...]:
@@ -103,18 +116,8 @@ def handler_of(
     Raises:
         DeclarationError: It isn't async, or takes other parameters than those two.
     """
-    if not is_async(listener):
-        raise DeclarationError(
-            f"listener '{name}' isn't async; write 'async def {name}(event)', or give it a "
-            "thread with in_thread()"
-        )
+    _check_callable(listener, name)
     parameters = inspect.signature(listener).parameters
-    for one in parameters.values():
-        if one.kind is one.KEYWORD_ONLY and one.default is one.empty:
-            raise DeclarationError(
-                f"listener '{name}' needs {one.name}=, which nobody gives it; bind it with "
-                "functools.partial, or give it a default"
-            )
     if len(annotations) == 2 and _is_context(annotations[1]):
         return cast("Handler", listener)
     if len(annotations) != 1 or _is_context(annotations[0]):
@@ -128,6 +131,63 @@ def handler_of(
         await plain(event)
 
     return handler
+
+
+def _check_callable(listener: Callable[..., Awaitable[None]], name: str) -> None:
+    if not is_async(listener):
+        raise DeclarationError(
+            f"listener '{name}' isn't async; write 'async def {name}(event)', or give it a "
+            "thread with in_thread()"
+        )
+    for one in inspect.signature(listener).parameters.values():
+        if one.kind is one.KEYWORD_ONLY and one.default is one.empty:
+            raise DeclarationError(
+                f"listener '{name}' needs {one.name}=, which nobody gives it; bind it with "
+                "functools.partial, or give it a default"
+            )
+
+
+def batch_handler_of(
+    listener: Callable[..., Awaitable[None]], name: str, annotations: tuple[object, ...]
+) -> BatchHandler:
+    """Return a listener of batches as dispatch calls it: with the events and their context.
+
+    Raises:
+        DeclarationError: It isn't async, or takes other parameters than those two.
+    """
+    _check_callable(listener, name)
+    if len(annotations) == 2 and _is_batch_context(annotations[1]):
+        return cast("BatchHandler", listener)
+    if len(annotations) != 1 or _is_batch_context(annotations[0]):
+        raise DeclarationError(
+            f"listener '{name}' has batch=, so it must take (events: list[...]) or "
+            "(events: list[...], context: BatchContext)"
+        )
+    plain = cast("Callable[[list[Event]], Awaitable[None]]", listener)
+
+    async def handler(events: list[Event], _context: BatchContext[Event]) -> None:
+        await plain(events)
+
+    return handler
+
+
+def one_by_one(batch: BatchHandler) -> Handler:
+    """Return a listener of batches as one that takes a single event."""
+
+    async def handler(event: Event, context: Context) -> None:
+        alone: BatchContext[Event] = BatchContext((context,))
+        await batch([event], alone)
+        if alone.failures:
+            raise alone.failures[0]
+
+    return handler
+
+
+def items_of(annotation: object) -> object:
+    """Return what a listener of batches says its list holds; None where it says no list."""
+    if get_origin(annotation) not in (list, Sequence):
+        return None
+    return get_args(annotation)[0]
 
 
 def is_async(function: object) -> bool:

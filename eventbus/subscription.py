@@ -7,6 +7,7 @@ from typing import (
     Generic,
     Literal,
     Protocol,
+    Required,
     Self,
     TypeAlias,
     TypedDict,
@@ -14,6 +15,7 @@ from typing import (
     overload,
 )
 
+from eventbus.batch import Batch, BatchContext, BatchHandler
 from eventbus.drivers.base import ConsumerSpec, Start
 from eventbus.duration import Duration, seconds
 from eventbus.errors import DeclarationError
@@ -27,6 +29,9 @@ from eventbus.stops import Stops
 from eventbus.subject import is_pattern, matches
 
 __all__ = (
+    "AllOptions",
+    "BatchDecorator",
+    "BatchOptions",
     "Decorator",
     "EventT",
     "FailedHook",
@@ -119,6 +124,21 @@ class ListenerOptions(TypedDict, Generic[EventT], total=False):
     told to the observers as `FailedHookRaised`, and changes nothing."""
 
 
+class BatchOptions(ListenerOptions[EventT], Generic[EventT], total=False):
+    """The options of `EventService.subscribe` for a listener that takes many events at once."""
+
+    batch: Required[Batch]
+    """Give it a list of events. Each keeps its own attempts, retries and dead letter; those that
+    it calls `BatchContext.fail` for have failed, all of them where it raises. ``timeout`` is that
+    of a batch, ``concurrency`` how many batches run at once, 1 where not given."""
+
+
+class AllOptions(ListenerOptions[EventT], Generic[EventT], total=False):
+    """Every option that there is."""
+
+    batch: Batch
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """A listener and everything declared about it."""
@@ -150,6 +170,9 @@ class Subscription:
     ordered: bool = False
     on_failure: OnFailure = "skip"
     connection: str | None = None
+    batch: Batch | None = None
+    batch_handler: BatchHandler | None = None
+    """Set where ``batch`` is; ``handler`` gives it one event then."""
     undeclared: bool = False
     """Whether it is annotated with `UnknownEvent`, and so means events that aren't declared."""
 
@@ -176,6 +199,12 @@ class Subscription:
         """Whether the listener takes events that no class is declared for."""
         return Event in self.accepts
 
+    @property
+    def _slots(self) -> int:
+        if self.batch is not None:
+            return self.concurrency * self.batch.max
+        return self.concurrency * (LANE_DEPTH if self.ordered else 1)
+
     def consumer(self) -> ConsumerSpec:
         """Return what it needs from a driver."""
         return ConsumerSpec(
@@ -183,7 +212,7 @@ class Subscription:
             service=self.service,
             listener=self.listener,
             events=self.events,
-            slots=self.concurrency * (LANE_DEPTH if self.ordered else 1),
+            slots=self._slots,
             ack_wait=self.ack_wait,
             start=self.start,
             ordered=self.ordered,
@@ -293,6 +322,10 @@ class Subscribed:
         """Put it into a queue, as ``queue=`` does."""
         return self._changed(replace(self.subscription, queue=queue))
 
+    def via_connection(self, connection: str) -> Self:
+        """Let a named driver work it, as ``connection=`` does."""
+        return self._changed(replace(self.subscription, connection=connection))
+
     def with_delay(self, delay: Duration) -> Self:
         """Let each event wait, as ``delay=`` does.
 
@@ -320,6 +353,19 @@ class Subscribed:
         """Wait until the durable exists and its events are pulled."""
         self.subscription = yield from self._listen(self.subscription).__await__()
         return self.subscription
+
+
+class BatchDecorator(Protocol[EventT]):
+    """Takes an async listener of many events at once, and gives it back unchanged."""
+
+    @overload
+    def __call__(
+        self, listener: Callable[[list[EventT]], Awaitable[None]], /
+    ) -> Callable[[list[EventT]], Awaitable[None]]: ...
+    @overload
+    def __call__(
+        self, listener: Callable[[list[EventT], BatchContext[EventT]], Awaitable[None]], /
+    ) -> Callable[[list[EventT], BatchContext[EventT]], Awaitable[None]]: ...
 
 
 class Decorator(Protocol[EventT]):

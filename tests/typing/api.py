@@ -7,6 +7,8 @@ from functools import partial
 from typing import assert_type
 
 from eventbus import (
+    Batch,
+    BatchContext,
     Breaker,
     Context,
     Data,
@@ -158,6 +160,26 @@ def until(event: Event) -> datetime:
 async def with_more_options(event: UserCreated) -> None: ...
 
 
+@events.subscribe(UserCreated, batch=Batch(max=100, max_wait=0.5), name="batched")
+async def in_batches(events: list[UserCreated]) -> None:
+    assert_type(events[0].address, Address | None)
+
+
+@events.subscribe(UserCreated, batch=Batch(), tries=3)
+async def with_batch_context(
+    events: list[UserCreated], context: BatchContext[UserCreated]
+) -> None:
+    for event in events:
+        context.fail(event, ValueError(event.user_id))
+        await context.context(event).emit(UserDeleted(user_id=event.user_id))
+    context.fail(0, Reject("never"))
+
+
+@events.subscribe("user.*", batch=Batch())
+async def batches_by_pattern(events: list[Event]) -> None: ...
+
+
+events.subscribe(UserCreated, in_batches, batch=Batch(max=5), name="again_in_batches")
 events.subscribe(UserCreated, with_context, name="fluent").via_queue("emails").with_delay("10m")
 
 

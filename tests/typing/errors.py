@@ -6,7 +6,7 @@ the types of fields, pyright doesn't read ``model_config``.
 
 from functools import partial
 
-from eventbus import Context, Event, EventService, Retry, in_loop, in_thread
+from eventbus import Batch, Context, Event, EventService, Retry, in_loop, in_thread
 
 
 class UserCreated(Event, name="user.created", key="user_id"):
@@ -45,6 +45,12 @@ async def with_result(event: UserCreated) -> int:
 async def with_keyword(event: UserCreated, *, database: str) -> None: ...
 
 
+async def in_batches(events: list[UserCreated]) -> None: ...
+
+
+async def deleted_in_batches(events: list[UserDeleted]) -> None: ...
+
+
 def about_deleted(event: UserDeleted) -> bool:
     return True
 
@@ -80,6 +86,13 @@ events.subscribe(UserCreated, sync)  # E: not async
 events.subscribe("user.created", sync)  # E: not async
 events.subscribe(str)  # E: no event class
 events.subscribe(UserCreated(user_id="u-1"))  # E: an event, not its class
+
+
+events.subscribe(UserCreated, in_batches)  # E: takes lists, without batch=
+events.subscribe(UserCreated, of_created, batch=Batch())  # E: takes no list
+events.subscribe(UserCreated, deleted_in_batches, batch=Batch())  # E: lists of another event
+events.subscribe(UserCreated, batch=Batch())(of_created)  # E: takes no list
+events.subscribe(UserCreated, batch=5)  # E: no Batch
 
 
 # Options ---------------------------------------------------------------------------------------

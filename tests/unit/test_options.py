@@ -277,9 +277,12 @@ async def test_a_driver_that_delivers_nothing_later_refuses_a_delay() -> None:
 def test_options_can_be_added_until_it_listens() -> None:
     events = EventService("mail", settings=Settings())
 
-    events.subscribe(UserCreated, works).via_queue("emails").with_delay("10m")
+    events.subscribe(UserCreated, works).via_queue("emails").with_delay("10m").via_connection(
+        "sync"
+    )
 
     (one,) = events.subscriptions
+    assert one.connection == "sync"
     assert one.queue == "emails"
     assert one.delay is not None
     assert one.delay(UserCreated(user_id="u-1")) == 600
