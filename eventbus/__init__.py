@@ -20,7 +20,7 @@ from eventbus.errors import (
     UnknownEventError,
 )
 from eventbus.event import Data, Event, UnknownEvent
-from eventbus.kinds import DomainEvent, NotificationEvent, StateEvent
+from eventbus.kinds import DomainEvent, NotificationEvent, StateDeleted, StateEvent
 from eventbus.middleware.base import Context, EmitMiddleware, Middleware
 from eventbus.middleware.breaker import Breaker
 from eventbus.registry import Registry
@@ -64,6 +64,7 @@ __all__ = (
     "RetryLater",
     "SchemaError",
     "Settings",
+    "StateDeleted",
     "StateEvent",
     "Subscription",
     "UnknownEvent",

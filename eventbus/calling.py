@@ -8,6 +8,7 @@ from eventbus import codec
 from eventbus.correlation import Handled, Scope, entered
 from eventbus.envelope import Envelope, Message
 from eventbus.errors import UpcastError
+from eventbus.kinds import StateDeleted
 from eventbus.middleware.base import Context
 from eventbus.registry import Registry
 from eventbus.subscription import Subscription
@@ -43,7 +44,8 @@ def read_for(
         accepts=one.accepts,
         unknown=one.takes_any,
     )
-    if not isinstance(envelope.event, one.accepts):
+    # That it is gone is no event of theirs, but no mistake either: dispatch lets it pass.
+    if not isinstance(envelope.event, (*one.accepts, StateDeleted)):
         takes = " | ".join(event.__name__ for event in one.accepts)
         raise UpcastError(
             f"listener '{one.listener}' takes {takes}, but '{envelope.name}' version "

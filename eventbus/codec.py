@@ -12,6 +12,7 @@ from eventbus.envelope import Envelope, Message
 from eventbus.errors import DecodeError, InvalidEventError, UpcastError
 from eventbus.event import Event, UnknownEvent
 from eventbus.ids import is_id
+from eventbus.kinds import StateDeleted
 from eventbus.registry import Reading, Registry
 from eventbus.upcast import Payload, Upcast
 
@@ -40,6 +41,8 @@ def encode(envelope: Envelope, subject: str) -> Message:
         headers[h.CAUSATION_ID] = h.quoted(envelope.causation_id)
     if envelope.key is not None:
         headers[h.KEY] = h.quoted(envelope.key)
+    if envelope.kind == "state" and isinstance(envelope.event, StateDeleted):
+        headers[h.DELETED] = "true"
     if envelope.expires is not None:
         headers[h.EXPIRES] = h.render_time(envelope.expires)
     if envelope.due is not None:
@@ -115,8 +118,10 @@ def decode(
         raise _not(message, f"{h.CONTENT_TYPE} is {media_type[:64]!r}, not {h.JSON}")
     # A producer that names no version means the one there is.
     version = version_of(headers) if h.DATA_SCHEMA in headers else None
-    if unknown and name not in registry:
-        event: Event = _unknown(message, name, version or 1)
+    if headers.get(h.DELETED.lower()) and headers.get(h.KIND) == "state":
+        event: Event = StateDeleted(name=name, key=h.ordering_key(headers))
+    elif unknown and name not in registry:
+        event = _unknown(message, name, version or 1)
     else:
         event = _event(registry.reading(name, version, accepts), name, version, message.body)
     return Envelope(

@@ -29,6 +29,7 @@ from eventbus.drivers.sync import SyncDriver
 from eventbus.drivers.wrappers import Wrapper
 from eventbus.emission import Route
 from eventbus.errors import DeclarationError, UnknownEventError, UnsupportedError, did_you_mean
+from eventbus.event import EventSpec
 from eventbus.immediate import ImmediateListener
 from eventbus.registry import Registry
 from eventbus.retry import Retry
@@ -128,6 +129,11 @@ class Connections:
     def drivers(self) -> tuple[Driver, ...]:
         """Every driver once, the default one first."""
         return tuple({id(one.driver): one.driver for one in self._open.values()}.values())
+
+    def driver_of(self, spec: EventSpec) -> Driver:
+        """Return the driver that an event goes through where the emit names none."""
+        named = self._open.get(spec.driver or "")
+        return (named or self.default).driver
 
     def working(self, durable: str) -> Driver:
         """Return the driver that works a listener, by its durable."""

@@ -9,6 +9,7 @@ from eventbus.drivers.base import Start
 from eventbus.duration import Duration
 from eventbus.errors import DeclarationError, SubjectError, did_you_mean
 from eventbus.event import Event, UnknownEvent
+from eventbus.kinds import StateDeleted
 from eventbus.options import around, at_least, delay_of, duration_of, patience_of
 from eventbus.retry import Retry
 from eventbus.signature import (
@@ -69,6 +70,8 @@ def subscription(
             raise DeclarationError(
                 f"listener '{name}' takes {takes}, but is subscribed to {target.__name__}"
             )
+        if StateDeleted in annotated:
+            accepts = (*accepts, StateDeleted)
     options = _with_defaults(accepts, options)
     many = None if batch is None else batch_handler_of(listener, name, annotations)
     layers, breaker = around(name, options)

@@ -301,6 +301,8 @@ class Dispatcher:
         except (CodecError, SchemaError) as exc:
             run.error = exc
             return DeadLetter(Reason.INVALID, str(exc))
+        if not self._subscription.takes(run.envelope.event):
+            return Drop("the state was deleted, and the listener doesn't take StateDeleted")
         return None
 
     async def _guarded(self, run: Run, envelope: Envelope) -> Return | None:

@@ -22,6 +22,8 @@ from eventbus.errors import (
     DeclarationError,
     EmitUnknown,
     IdConflictError,
+    InvalidEventError,
+    UnsupportedError,
     did_you_mean,
 )
 from eventbus.event import Event
@@ -87,6 +89,27 @@ class _Lane:
             _ = self.driver.schedules
         return due
 
+    def check(self, envelope: Envelope) -> None:
+        """Refuse a state where it isn't kept, and one that is delayed.
+
+        Raises:
+            UnsupportedError: The driver keeps no states.
+            InvalidEventError: It is delayed.
+        """
+        if envelope.kind == "state":
+            self._check_state(envelope)
+
+    def _check_state(self, envelope: Envelope) -> None:
+        if envelope.due is not None:
+            problem = "a state says what is true now, and can't be delayed; use Event instead"
+            raise InvalidEventError(name=envelope.name, problems=[("", problem)])
+        if not self.driver.features.states:
+            raise UnsupportedError(
+                driver=self.driver.name,
+                feature=f"keeping the last '{envelope.name}' of each key",
+                remedy="emit it through 'jetstream' or 'memory'",
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class _Unresolved:
@@ -144,6 +167,7 @@ class Emitter:
             expires=options.get("expires"),
             scope=scope,
         )
+        lane.check(envelope)
         fresh = given is None and repeated is None and scope.handled is None
         started = publishing.clock.monotonic()
         try:
@@ -291,8 +315,10 @@ class Emitter:
         """Let an event that a listener emits wait for room; raises again elsewhere.
 
         Refused, it would be tried again and again while the handled event holds the very room.
+        A state is refused all the same: it would come to listeners behind later ones.
         """
-        if current_scope().handled is None or not driver.features.delay:
+        may_wait = driver.features.delay and message.headers[h.KIND] != "state"
+        if current_scope().handled is None or not may_wait:
             raise  # noqa: PLE0704 - called while BackpressureError is handled
         return await driver.hold(message)
 

@@ -88,12 +88,15 @@ class Envelope:
             InvalidEventError: ``id``, ``key``, ``correlation_id`` or ``tags`` can't be carried.
             ValueError: ``expires`` is no time.
         """
-        spec = event.event_spec or spec_of(type(event))
+        spec = event.event_spec or spec_of(event)
         scope = current_scope() if scope is None else scope
         if key is None and spec.key is not None:
             key = event.event_key()
         if key is not None and not (_is_str(key) and (key.isascii() or is_text(key))):
             problem = "must be a string of valid Unicode"
+            raise InvalidEventError(name=spec.name, problems=[("key", problem)])
+        if key is None and spec.kind == "state":
+            problem = "a state event is kept by its key, which is missing"
             raise InvalidEventError(name=spec.name, problems=[("key", problem)])
         body = event.event_body()
         if id is None:

@@ -304,13 +304,14 @@ def _listening_problems(spec: EventSpec) -> Iterator[str]:
         yield str(exc)
 
 
-def spec_of(event: type[Event]) -> EventSpec:
-    """Return what an event class declares.
+def spec_of(event: type[Event] | Event) -> EventSpec:
+    """Return what an event's class declares.
 
     Raises:
         DeclarationError: The class has no ``name=``, so it is only a base for others.
     """
     if event.event_spec is None:
+        event = event if isinstance(event, type) else type(event)
         raise DeclarationError(
             f"{event.__module__}.{event.__qualname__} has no name; "
             f'declare it as class {event.__name__}(Event, name="resource.action")'

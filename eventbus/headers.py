@@ -20,6 +20,7 @@ __all__ = (
     "CORRELATION_ID",
     "DATA_SCHEMA",
     "DEAD",
+    "DELETED",
     "DUE",
     "EXPIRES",
     "ID",
@@ -79,6 +80,8 @@ REDRIVE = "Eventbus-Redrive"
 """How often an event was redriven, on what comes back to its listener."""
 UNPARK = "Eventbus-Unpark"
 """On what is redriven of a parked key: which parking it ends, see `eventbus.parked`."""
+DELETED = "Eventbus-Deleted"
+"""On a state event without a body: the state of its key is deleted."""
 DEAD = "Eventbus-Dead-"
 """What the names of the headers of a dead letter begin with."""
 

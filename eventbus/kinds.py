@@ -1,13 +1,13 @@
 """The kinds of events: base classes that say what an event is for, and what follows from that."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar, get_args, get_origin
+from typing import ClassVar, Self, get_args, get_origin
 
 from typing_extensions import override
 
-from eventbus.event import Data, Event, EventSpec, Kind
+from eventbus.event import Data, Event, EventSpec, Kind, spec_of
 
-__all__ = ("DomainEvent", "NotificationEvent", "StateEvent")
+__all__ = ("DomainEvent", "NotificationEvent", "StateDeleted", "StateEvent")
 
 
 class DomainEvent(Event):
@@ -54,6 +54,38 @@ class StateEvent(Event):
     def _kind_problems(cls, spec: EventSpec) -> Iterator[str]:
         if spec.key is None:
             yield "a state event is kept by key; add key= with the field that names the thing"
+
+
+class StateDeleted(StateEvent):
+    """The state of a key was deleted: what a listener gets that takes this class too.
+
+    ::
+
+        @events.subscribe(UserProfile)
+        async def mirror(event: UserProfile | StateDeleted) -> None: ...
+    """
+
+    name: str
+    """The state event's name."""
+    key: str
+
+    @classmethod
+    def of(cls, event: type[StateEvent], key: str) -> Self:
+        """Return what is emitted for an event class: the same name and version, and no body."""
+        spec = spec_of(event)
+        one = cls(name=spec.name, key=key)
+        object.__setattr__(one, "event_spec", spec)
+        return one
+
+    @override
+    def event_key(self) -> str:
+        """Return the key whose state is gone."""
+        return self.key
+
+    @override
+    def event_body(self) -> bytes:
+        """Return nothing: a header says that the state is gone."""
+        return b""
 
 
 def _classes(annotation: object) -> Iterable[type]:

@@ -1,6 +1,7 @@
 """`EventService`: emit, subscribe, start and stop; it only wires."""
 
 from collections.abc import (
+    AsyncIterator,
     Awaitable,
     Callable,
     Collection,
@@ -20,18 +21,20 @@ from eventbus.clock import Clock, SystemClock
 from eventbus.configuration import DriverConfig
 from eventbus.connections import Configured, Connection, Connections, connection_of
 from eventbus.dispatch import Dispatcher, Wiring
-from eventbus.drivers.base import Driver, Receipt, Status
+from eventbus.drivers.base import Driver, Receipt, Status, keeps_states
 from eventbus.drivers.receipt import Scheduled
 from eventbus.duration import Duration
 from eventbus.emission import Choose, Emitter, Publishing
-from eventbus.errors import DeclarationError, NotConnectedError
-from eventbus.event import Event
+from eventbus.errors import DeclarationError, NotConnectedError, UnsupportedError
+from eventbus.event import Event, spec_of
 from eventbus.faking import Fake, active_fakes, current_fake
+from eventbus.kinds import StateDeleted, StateEvent
 from eventbus.lifecycle import Lifecycle
 from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions
 from eventbus.middleware.limit import Layer
 from eventbus.registry import Registry
 from eventbus.roster import Roster, bind
+from eventbus.states import States
 from eventbus.subject import check_event_name, check_service_name
 from eventbus.subscription import (
     AllOptions,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:  # pydantic-settings is slow to import; a service without one 
 
 __all__ = ("EventService",)
 
+StateT = TypeVar("StateT", bound=StateEvent)
 JobT = TypeVar("JobT", bound=Job)
 ListenerT = TypeVar("ListenerT", bound=Callable[..., Awaitable[None]])
 
@@ -375,6 +379,44 @@ class EventService:
             UnsupportedError, DriverError: As `cancel`.
         """
         return await self._ready().reschedule(scheduled, delay=delay, at=at)
+
+    async def state(self, event: type[StateT], key: str) -> StateT | None:
+        """Return the last state event of a key; None where there is none, or it was deleted.
+
+        Raises:
+            InvalidEventError, UpcastError, DecodeError: What is kept doesn't fit the class.
+            UnsupportedError: The service's driver keeps no states.
+            NotConnectedError, DriverError: The server can't say now.
+        """
+        return await self._states(event).last(event, key)
+
+    def states(self, event: type[StateT]) -> AsyncIterator[StateT]:
+        """Iterate over the last state event of each key; raises as `state`.
+
+        ``async for profile in events.states(UserProfile)``: for who starts to keep a copy.
+        """
+        return self._states(event).all(event)
+
+    async def delete_state(
+        self, event: type[StateEvent], key: str, /, **options: Unpack[EmitOptions]
+    ) -> Receipt:
+        """Delete the state of a key, and tell listeners that take `StateDeleted`; as `emit`."""
+        self.registry.register(event)
+        return await self.emit(StateDeleted.of(event, key), **options)
+
+    def _states(self, event: type[StateEvent]) -> States:
+        if self._connections is None:
+            raise NotConnectedError(
+                f"service '{self.name}' isn't started, so it can't read states"
+            )
+        driver = self._connections.driver_of(spec_of(event))
+        if not keeps_states(driver):
+            raise UnsupportedError(
+                driver=driver.name,
+                feature="keeping states",
+                remedy="use the driver 'jetstream' or 'memory'",
+            )
+        return States(driver, self.registry, self._clock)
 
     def _event(self, event: Event | str, data: Mapping[str, object] | None) -> Event:
         if isinstance(event, Event):

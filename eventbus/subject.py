@@ -221,6 +221,10 @@ class Subjects:
         """Where the last state event of a key is kept."""
         return f"{self.namespace}-state.{name}.{encode_key(key)}"
 
+    def states(self, name: str) -> str:
+        """Where the last state events of all keys are kept."""
+        return f"{self.namespace}-state.{name}.*"
+
     def due(self, name: str) -> str:
         """Where a delayed emit fires; the stream of events sources it from there."""
         return f"{self.namespace}-due.{name}"

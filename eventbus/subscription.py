@@ -205,6 +205,10 @@ class Subscription:
             return self.concurrency * self.batch.max
         return self.concurrency * (LANE_DEPTH if self.ordered else 1)
 
+    def takes(self, event: Event) -> bool:
+        """Tell whether an event is of a class that the listener takes."""
+        return isinstance(event, self.accepts)
+
     def consumer(self) -> ConsumerSpec:
         """Return what it needs from a driver."""
         return ConsumerSpec(

@@ -1,12 +1,13 @@
 """The seam between the bus and a transport: `Driver`, `Consumer`, and what they exchange."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self, TypeAlias
 
 from typing_extensions import TypeIs
 
+from eventbus import headers as h
 from eventbus.attempts import AttemptLog
 from eventbus.delivery import Delivery
 from eventbus.drivers.receipt import Receipt
@@ -16,6 +17,7 @@ from eventbus.envelope import Envelope, Message
 from eventbus.limits import LimitLog
 from eventbus.parked import ParkedLog
 from eventbus.record import quick
+from eventbus.subject import Subjects
 
 __all__ = (
     "HEADROOM",
@@ -30,6 +32,7 @@ __all__ = (
     "Features",
     "Immediate",
     "InOrder",
+    "KeepsStates",
     "Local",
     "Notify",
     "Receipt",
@@ -37,6 +40,8 @@ __all__ = (
     "Status",
     "TopologyChanged",
     "is_immediate",
+    "is_state",
+    "keeps_states",
 )
 
 HEADROOM = 4096
@@ -64,6 +69,8 @@ class Features:
     dead letters, and are known by their ids for a while."""
     immediate: bool = False
     """Listeners run before the publish returns, and what they raise is raised there."""
+    states: bool = False
+    """The last state event of each key is kept, and can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +367,31 @@ class Immediate(Driver, Protocol):
             Exception: What the one that failed raised; an ExceptionGroup of several.
         """
         ...
+
+
+class KeepsStates(Driver, Protocol):
+    """A driver with `Features.states`: it keeps the last state event of each key.
+
+    What reads raises `DriverError` where the server can't say now.
+    """
+
+    async def state(self, name: str, key: str) -> Message | None:
+        """Return the last state event of a key as it was published; None where there is none."""
+        ...
+
+    def states(self, name: str) -> AsyncIterator[Message]:
+        """Yield the last state event of each key."""
+        ...
+
+
+def keeps_states(driver: Driver) -> TypeIs[KeepsStates]:
+    """Tell whether a driver keeps state events."""
+    return driver.features.states
+
+
+def is_state(message: Message, subjects: Subjects) -> bool:
+    """Tell whether a message is a state event on its way to the listeners."""
+    return message.headers.get(h.KIND) == "state" and message.subject.startswith(subjects.prefix)
 
 
 def is_immediate(driver: Driver) -> TypeIs[Immediate]:

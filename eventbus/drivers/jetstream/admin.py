@@ -194,6 +194,15 @@ class Admin:
             return None
         return stored_of(stream, table(answer.get("message"))).message
 
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """Return the newest message on a subject; None where there is none."""
+        thing = f"'{subject}' of stream {stream}"
+        verb, body = f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}
+        answer = await self._found(verb, thing, body)
+        if answer is None:
+            return None
+        return stored_of(stream, table(answer.get("message")))
+
     async def messages(
         self,
         stream: str,

@@ -1,7 +1,7 @@
 """`JetStreamDriver`: the parts of this package behind `eventbus.drivers.base.Driver`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -20,6 +20,7 @@ from eventbus.drivers.base import (
     Notify,
     Receipt,
     Status,
+    is_state,
 )
 from eventbus.drivers.jetstream import api as codes
 from eventbus.drivers.jetstream.admin import Admin, Reply, replies
@@ -36,6 +37,7 @@ from eventbus.drivers.jetstream.pinned import PinnedConsumer
 from eventbus.drivers.jetstream.publisher import DRIVER, Publisher
 from eventbus.drivers.jetstream.room import JetStreamRoom, state_of
 from eventbus.drivers.jetstream.schedules import JetStreamSchedules, schedule_of, target_of
+from eventbus.drivers.jetstream.states import KeptStates
 from eventbus.drivers.jetstream.streams import NOT_ASKED
 from eventbus.drivers.jetstream.topology import Topology
 from eventbus.drivers.room import DurableState, Room
@@ -90,6 +92,7 @@ class JetStreamDriver:
         """The dead letters, as an operator works them."""
         self.controls = Controls(self._api, settings.subjects.stream)
         """The durables, as an operator works them."""
+        self._states = KeptStates(self.admin, self._publisher, settings.subjects, settings.max_age)
         self._room = JetStreamRoom(
             self._api, self.admin, self._connection, self._publisher, settings
         )
@@ -106,7 +109,9 @@ class JetStreamDriver:
     def features(self) -> Features:
         """What it can do."""
         schedules = "schedules" not in self._server.missing
-        return Features(durable=True, delay=schedules, ordered=True, schedules=schedules)
+        return Features(
+            durable=True, delay=schedules, ordered=True, schedules=schedules, states=True
+        )
 
     @property
     def attempts(self) -> AttemptLog:
@@ -187,11 +192,22 @@ class JetStreamDriver:
             HeaderError, SubjectError: Before the wire; it can't be carried.
         """
         try:
-            return await self._publisher.publish(message, headroom=headroom)
+            receipt = await self._publisher.publish(message, headroom=headroom)
         except BackpressureError as exc:
             if self.room is None:
                 raise
             raise await self._room.explained(exc) from exc
+        if is_state(message, self._settings.subjects):
+            await self._states.keep(message, receipt)
+        return receipt
+
+    async def state(self, name: str, key: str) -> Message | None:
+        """Return the last state event of a key as it was published; None where there is none."""
+        return await self._states.last(name, key)
+
+    def states(self, name: str) -> AsyncIterator[Message]:
+        """Yield the last state event of each key."""
+        return self._states.all(name)
 
     async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
         """Store a message so that it is published to its subject at a time, not before.

@@ -75,7 +75,7 @@ class Publisher:
         self._patience = settings.emit_timeout
         self._per_try = settings.publish_timeout
 
-    async def publish(self, message: Message, *, headroom: int) -> Receipt:
+    async def publish(self, message: Message, *, headroom: int = 0) -> Receipt:
         """Store a message; see `eventbus.drivers.base.Driver.publish`."""
         subject, body, headers, id = message.subject, message.body, message.headers, message.id
         # What the server would end the connection for stays here.

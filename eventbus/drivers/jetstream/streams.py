@@ -156,6 +156,7 @@ def _state(settings: Settings) -> Table:
     return {
         **_stream(settings, subjects.state_stream, f"{settings.namespace}-state.>"),
         "max_msgs_per_subject": 1,
+        "allow_msg_ttl": True,  # of what is left of a deleted state
     }
 
 

@@ -78,6 +78,8 @@ class MemoryBroker:
         self.limits = LocalLimits(self.clock)
         self.timers = Timers(self.clock)
         self.durables: dict[str, Durable] = {}
+        self.states: dict[tuple[str, str], tuple[int, Message]] = {}
+        """The last state event by name and key, with its sequence."""
         self.pressed: list[Action] = []
         """Called, once, when an event finds no room."""
         subjects = self.subjects
@@ -121,6 +123,12 @@ class MemoryBroker:
         receipt = self._put(self._taking(message.subject), message)
         self.flow()
         return receipt
+
+    def keep(self, message: Message, receipt: Receipt) -> None:
+        """Keep a state event, unless a later one of its key is kept."""
+        key = (message.headers[h.TYPE], h.ordering_key(message.headers))
+        if self.states.get(key, (0, message))[0] < receipt.sequence:
+            self.states[key] = (receipt.sequence, message)
 
     def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
         """Store a message until its time has come; see `eventbus.drivers.base.Driver.schedule`."""

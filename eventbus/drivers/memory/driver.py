@@ -1,7 +1,7 @@
 """`MemoryDriver`: a `MemoryBroker` behind `eventbus.drivers.base.Driver`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Self
 
@@ -19,6 +19,7 @@ from eventbus.drivers.base import (
     Receipt,
     Status,
     TopologyChanged,
+    is_state,
 )
 from eventbus.drivers.memory.broker import DRIVER, MemoryBroker
 from eventbus.drivers.memory.consumer import MemoryConsumer, PinnedConsumer
@@ -71,7 +72,7 @@ class MemoryDriver:
     @property
     def features(self) -> Features:
         """What it can do: all but outlive the process."""
-        return Features(delay=True, ordered=True, schedules=True)
+        return Features(delay=True, ordered=True, schedules=True, states=True)
 
     @property
     def attempts(self) -> AttemptLog:
@@ -153,9 +154,21 @@ class MemoryDriver:
         """
         self._check_open()
         receipt = self.broker.publish(message, headroom=headroom)
+        if is_state(message, self.broker.subjects):
+            self.broker.keep(message, receipt)
         # Others get their turn, as they would while a server answers.
         await asyncio.sleep(0)
         return receipt
+
+    async def state(self, name: str, key: str) -> Message | None:
+        """Return the last state event of a key as it was published; None where there is none."""
+        return self.broker.states.get((name, key), (0, None))[1]
+
+    async def states(self, name: str) -> AsyncIterator[Message]:
+        """Yield the last state event of each key."""
+        kept = [one for key, one in self.broker.states.items() if key[0] == name]
+        for _, message in sorted(kept, key=lambda one: one[0]):
+            yield message
 
     async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
         """Store a message so that it is published to its subject at a time, not before."""

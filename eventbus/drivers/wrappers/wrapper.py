@@ -1,6 +1,6 @@
 """`Wrapper`: a driver that asks another one; the base of those that change how it is asked."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Self, TypeAlias
 
@@ -13,11 +13,13 @@ from eventbus.drivers.base import (
     Driver,
     Features,
     InOrder,
+    KeepsStates,
     Local,
     Notify,
     Receipt,
     Status,
     is_immediate,
+    keeps_states,
 )
 from eventbus.drivers.room import DurableState, Room
 from eventbus.drivers.schedules import Schedules
@@ -106,6 +108,24 @@ class Wrapper:
         return await self.send(
             lambda: self.inner.publish(message, headroom=headroom), message.subject
         )
+
+    async def state(self, name: str, key: str) -> Message | None:
+        """Return the last state event of a key, as the driver inside keeps it."""
+        return await self._keeper().state(name, key)
+
+    def states(self, name: str) -> AsyncIterator[Message]:
+        """Yield the last state event of each key, as the driver inside keeps them."""
+        return self._keeper().states(name)
+
+    def _keeper(self) -> KeepsStates:
+        inner = self.inner
+        if not keeps_states(inner):
+            raise UnsupportedError(
+                driver=self.name,
+                feature="keeping states",
+                remedy="use the driver 'jetstream' or 'memory'",
+            )
+        return inner
 
     async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
         """Store a message until a time; raises as `Driver.publish`."""
