@@ -3,6 +3,7 @@
 import asyncio
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -28,10 +29,16 @@ from eventbus.errors import (
 )
 from eventbus.event import Event
 from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions, chain_emit
+from eventbus.stores.base import open_transaction, outside_transactions
 from eventbus.subject import Subjects
 from eventbus.telemetry.signals import Cancelled, EmitFailed, Emitted, Observer
 
-__all__ = ("Choose", "Emitter", "Publishing", "Route", "check_options")
+__all__ = ("IN_OUTBOX", "Choose", "Emitter", "Publishing", "Route", "check_options")
+
+IN_OUTBOX = "outbox"
+"""What receipts and metrics call the driver of an event that waits in a transaction."""
+OUTBOX = "eventbus_outbox"
+"""The table that it waits in."""
 
 
 Choose: TypeAlias = Callable[[Event], str]
@@ -170,8 +177,10 @@ class Emitter:
         lane.check(envelope)
         fresh = given is None and repeated is None and scope.handled is None
         started = publishing.clock.monotonic()
+        direct = outside_transactions() if options.get("immediate") else nullcontext()
         try:
-            receipt = await lane.chain(envelope)
+            with direct:
+                receipt = await lane.chain(envelope)
             if receipt.duplicate and due is None:
                 await self._check_duplicate(lane.driver, envelope, receipt, fresh=fresh)
         except asyncio.CancelledError:
@@ -188,7 +197,7 @@ class Emitter:
             Emitted(
                 envelope.name,
                 envelope.id,
-                lane.driver.name,
+                IN_OUTBOX if receipt.pending else lane.driver.name,
                 envelope.correlation_id,
                 publishing.clock.monotonic() - started,
                 len(envelope.body),
@@ -299,27 +308,36 @@ class Emitter:
 
     async def _publish(self, route: Route, envelope: Envelope) -> Receipt:
         message = codec.encode(envelope, route.subjects.prefix + envelope.name)
-        try:
-            if envelope.due is not None:
-                receipt = await Agenda(route.driver, route.subjects).add(message, at=envelope.due)
-            else:
-                receipt = await route.driver.publish(message)
-        except BackpressureError:
-            if envelope.due is not None:
-                raise
-            receipt = await self._hold(route.driver, message)
+        transaction = open_transaction()
+        if transaction is not None:
+            self._check_relayed(route, envelope)
+            row = await transaction.add(message, publish_at=envelope.due)
+            receipt = Receipt(envelope.id, OUTBOX, row, driver=IN_OUTBOX, pending=True)
+        elif envelope.due is not None:
+            receipt = await Agenda(route.driver, route.subjects).add(message, at=envelope.due)
+        else:
+            receipt = await self._store(route.driver, message)
         trace = envelope.trace.get("traceparent", "") if envelope.trace else ""
         return replace(receipt, trace=trace) if trace else receipt
 
-    async def _hold(self, driver: Driver, message: Message) -> Receipt:
-        """Let an event that a listener emits wait for room; raises again elsewhere.
+    def _check_relayed(self, route: Route, envelope: Envelope) -> None:
+        """Refuse what a relay would take elsewhere: it knows the service's own driver alone."""
+        if route.driver is not self._publishing.driver:
+            raise DeclarationError(
+                f"'{envelope.name}' goes through driver '{route.driver.name}', and the outbox "
+                f"through '{self._publishing.driver.name}' alone; emit it outside of the "
+                "transaction, or with immediate=True"
+            )
 
-        Refused, it would be tried again and again while the handled event holds the very room.
-        A state is refused all the same: it would come to listeners behind later ones.
-        """
-        may_wait = driver.features.delay and message.headers[h.KIND] != "state"
-        if current_scope().handled is None or not may_wait:
-            raise  # noqa: PLE0704 - called while BackpressureError is handled
+    async def _store(self, driver: Driver, message: Message) -> Receipt:
+        try:
+            return await driver.publish(message)
+        except BackpressureError:
+            # A state is refused all the same: it would come to listeners behind later ones.
+            may_wait = driver.features.delay and message.headers[h.KIND] != "state"
+            if current_scope().handled is None or not may_wait:
+                raise
+        # Refused, it would be tried again and again while the handled event holds the very room.
         return await driver.hold(message)
 
     async def _check_duplicate(

@@ -10,6 +10,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
@@ -33,8 +34,11 @@ from eventbus.lifecycle import Lifecycle
 from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions
 from eventbus.middleware.limit import Layer
 from eventbus.registry import Registry
+from eventbus.relay.batch import Relaying
+from eventbus.relay.job import RelayJob
 from eventbus.roster import Roster, bind
 from eventbus.states import States
+from eventbus.stores.choice import require_sql
 from eventbus.subject import check_event_name, check_service_name
 from eventbus.subscription import (
     AllOptions,
@@ -48,11 +52,13 @@ from eventbus.subscription import (
 )
 from eventbus.telemetry.signals import Observer, Observers
 from eventbus.tracking import Track, Tracked
+from eventbus.worker.afterwards import Afterwards
 from eventbus.worker.upkeep import upkeep
 from eventbus.worker.worker import Job, Worker
 
 if TYPE_CHECKING:  # pydantic-settings is slow to import; a service without one loads it at start
     from eventbus.settings import Settings
+    from eventbus.stores.sql.transaction import Asked
 
 __all__ = ("EventService",)
 
@@ -80,6 +86,9 @@ class EventService:
     names one for each event; the settings' where not given. ``drivers`` are named configurations,
     or drivers, on top of those of the settings; each is open as long as the service runs.
 
+    ``relay`` says whether it takes what it emitted in transactions to the stream while it runs; a
+    name means another service's events, ``"*"`` everyone's.
+
     Raises:
         SubjectError: The name isn't 1 to 64 of ``A-Z a-z 0-9 _ -``, or blurs durables' names.
     """
@@ -95,6 +104,7 @@ class EventService:
         emit_middleware: Sequence[EmitMiddleware] = (),
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
+        relay: bool | str = False,
     ) -> None:
         self.name = check_service_name(name)
         self.registry = Registry()
@@ -106,6 +116,8 @@ class EventService:
         self._middleware = list(middleware)
         self._emit_middleware = list(emit_middleware)
         self._roster = Roster(self.name)
+        self._relay = relay
+        self._afterwards = Afterwards()
         self._jobs: list[Job] = []
         self._discovered = False
         self._emitter: Emitter | None = None
@@ -418,6 +430,31 @@ class EventService:
             )
         return States(driver, self.registry, self._clock)
 
+    def transaction(self, session: "Asked") -> AbstractAsyncContextManager[None]:
+        """Let the emits of a block take part in a database transaction of yours.
+
+        ::
+
+            async with session.begin(), events.transaction(session):
+                session.add(order)
+                await events.emit(OrderPlaced(order_id=order.id))
+
+        Each emit stores a row in the outbox, in that transaction: committed, the event goes as
+        soon as a relay runs, and rolled back, it never was; savepoints included. You begin,
+        commit and roll back. Receipts are ``pending``. ``emit(..., immediate=True)`` goes direct,
+        and so does what a task emits that outlives the block.
+
+        Args:
+            session: A session or connection of SQLAlchemy 2, async or not.
+
+        Raises:
+            SettingsError: SQLAlchemy isn't installed.
+        """
+        require_sql()
+        from eventbus.stores.sql.transaction import taking_part
+
+        return taking_part(session, self._afterwards, notify=self.settings.outbox_notify)
+
     def _event(self, event: Event | str, data: Mapping[str, object] | None) -> Event:
         if isinstance(event, Event):
             if data is not None:
@@ -481,10 +518,8 @@ class EventService:
         try:
             placed = [connections.add(one) for one in self._roster]
             worked = [one for one in placed if one is not None]
-            beside = self._upkeep(connections, worked)
-            worker = Worker(
-                connections.driver, self._dispatcher, jobs=(*self._jobs, *beside), clock=clock
-            )
+            jobs = (*self._jobs, *self._upkeep(connections, worked), *self._relaying())
+            worker = Worker(connections.driver, self._dispatcher, jobs=jobs, clock=clock)
             self._lifecycle = Lifecycle(
                 self.name, connections.driver, worker, observe=observe, clock=clock
             )
@@ -608,6 +643,16 @@ class EventService:
     def _dispatcher(self, one: Subscription) -> Dispatcher:
         assert self._connections is not None, "a service that runs has connections"
         return Dispatcher(one, self._connections.wiring(one.durable))
+
+    def _relaying(self) -> tuple[Job, ...]:
+        if not self._relay:
+            return (self._afterwards.run,)
+        assert self._connections is not None, "a service that runs has connections"
+        source = self.name if self._relay is True else self._relay
+        route = self._connections.default.route
+        relaying = Relaying(route.driver, route.subjects, self._observers, self._clock)
+        relay = RelayJob(self.settings.store_url, source, relaying)
+        return (self._afterwards.run, relay.run)
 
     def _publishing(self, connections: Connections) -> Publishing:
         default = connections.default.route

@@ -148,6 +148,8 @@ class Settings(BaseSettings):
 
     store_url: str = "sqlite+aiosqlite:///eventbus.db"
     """The database of outbox, inbox and event store, as SQLAlchemy writes it."""
+    outbox_notify: bool = True
+    """Whether a commit wakes the relays (NOTIFY), on PostgreSQL; else they look each second."""
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=0, ge=0, le=65535)

@@ -13,6 +13,7 @@ from eventbus.cli.emit import emit
 from eventbus.cli.events import events
 from eventbus.cli.listener import listener
 from eventbus.cli.make.command import make
+from eventbus.cli.outbox import outbox, relay
 from eventbus.cli.run import run as run_services
 from eventbus.cli.store import store
 from eventbus.errors import EventBusError
@@ -55,6 +56,8 @@ app.add_typer(codegen, name="codegen")
 app.add_typer(dlq, name="dlq")
 app.add_typer(listener, name="listener")
 app.add_typer(make, name="make")
+app.command("relay")(relay)
+app.add_typer(outbox, name="outbox")
 app.add_typer(store, name="store")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from typing_extensions import TypeIs
 
@@ -31,6 +31,7 @@ __all__ = (
     "DriverSignal",
     "Features",
     "Immediate",
+    "InBulk",
     "InOrder",
     "KeepsStates",
     "Local",
@@ -208,6 +209,25 @@ class Consumer(Protocol):
 
     async def stop(self) -> None:
         """Ask for no more; what still arrives goes back to the server at once."""
+        ...
+
+
+@runtime_checkable
+class InBulk(Protocol):
+    """A driver that also has a faster way for many messages, in their order."""
+
+    @property
+    def bulk(self) -> bool:
+        """Whether the server has it."""
+        ...
+
+    async def publish_in_order(self, messages: Sequence[Message]) -> int:
+        """Store messages in their order; return how many of the first ones surely are stored.
+
+        Those that are stored already under their id count, whatever they hold. Never raises what
+        a server or a line does: what isn't surely stored may be published again, with the same
+        id, and then says why it can't. Cancelling it leaves the outcome unknown.
+        """
         ...
 
 

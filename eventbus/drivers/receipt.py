@@ -34,3 +34,6 @@ class Receipt:
     """The W3C ``traceparent`` that it was sent with; empty without a trace."""
     scheduled: Scheduled | None = None
     """Of a delayed event: where it waits. None where it doesn't, any more or at all."""
+    pending: bool = False
+    """It waits in the caller's transaction, as row ``sequence`` of table ``stream``: the event goes
+    when that commits, and never if it rolls back. A delayed one can be cancelled by its id then."""

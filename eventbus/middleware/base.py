@@ -46,6 +46,8 @@ class EmitOptions(TypedDict, total=False):
     expires: Duration | datetime
     """When listeners need not handle it any more: so long after it is emitted or, if it is
     delayed, after its time; or a time, aware. Instead of the class's."""
+    immediate: bool
+    """Go direct, also inside of ``events.transaction``: whatever becomes of the transaction."""
 
 
 class Emit(Protocol):

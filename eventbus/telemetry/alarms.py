@@ -15,6 +15,7 @@ from eventbus.telemetry.conditions import (
     Unattended,
     UnreadAging,
 )
+from eventbus.telemetry.outbox import Quarantined, Relayed, RelayFailed, RelayRefused
 
 __all__ = ("LINES", "Fields", "Line", "at")
 
@@ -72,6 +73,45 @@ LINES: Mapping[type, Line] = {
             "unread": one.unread,
             "age_s": round(one.age),
             "max_age_s": round(one.max_age),
+        },
+    ),
+    Relayed: (
+        "outbox.relayed",
+        at(logging.DEBUG),
+        lambda one: {
+            "event_name": one.name,
+            "event_id": one.id,
+            "waited_ms": round(one.waited * 1000, 3),
+            "duplicate": one.duplicate,
+        },
+    ),
+    RelayRefused: (
+        "outbox.refused",
+        at(logging.WARNING),
+        lambda one: {
+            "event_name": one.name,
+            "event_id": one.id,
+            "tries": one.tries,
+            "error_type": error_type(one.error),
+            "error_message": str(one.error),
+        },
+    ),
+    Quarantined: (
+        "outbox.quarantined",
+        at(logging.ERROR),
+        lambda one: {
+            "event_name": one.name,
+            "event_id": one.id,
+            "error_type": error_type(one.error),
+            "error_message": str(one.error),
+        },
+    ),
+    RelayFailed: (
+        "relay.failed",
+        at(logging.WARNING),
+        lambda one: {
+            "error_type": error_type(one.error),
+            "error_message": str(one.error),
         },
     ),
     JanitorFailed: (

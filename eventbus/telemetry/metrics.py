@@ -28,6 +28,7 @@ from eventbus.telemetry.conditions import (
     StreamMeasured,
 )
 from eventbus.telemetry.context import sampled, trace_id
+from eventbus.telemetry.outbox import OutboxMeasured, Quarantined, Relayed, RelayRefused
 from eventbus.telemetry.signals import (
     Cancelled,
     EmitFailed,
@@ -74,6 +75,9 @@ _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("listener",),
     ),
     "eventbus_cancelled_total": ("Delayed events cancelled before their time", ()),
+    "eventbus_relayed_total": ("Events of the outbox that the stream has", ("event",)),
+    "eventbus_relay_refused_total": ("Tries of the outbox that were refused", ("event",)),
+    "eventbus_outbox_failed_total": ("Events of the outbox that can't go", ("event",)),
     "eventbus_purged_total": ("Handled events purged to make room", ()),
     "eventbus_reconnects_total": ("Connections that came back", ()),
     "eventbus_consumer_recovered_total": ("Pull loops that came back", ("listener",)),
@@ -94,6 +98,11 @@ _HISTOGRAMS: Mapping[str, tuple[str, tuple[str, ...], Sequence[float]]] = {
         ("event", "listener"),
         _SECONDS,
     ),
+    "eventbus_outbox_wait_seconds": (
+        "From emit in a transaction to the stream",
+        ("event",),
+        _SECONDS,
+    ),
     "eventbus_attempts": ("Attempts that an event took to its end", ("listener",), _ATTEMPTS),
 }
 _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -108,6 +117,9 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "eventbus_stream_limit_bytes": ("The most it may hold", ()),
     "eventbus_later_bytes": ("Size of the stream of what waits", ()),
     "eventbus_later_limit_bytes": ("Size above which nothing more is parked or delayed", ()),
+    "eventbus_outbox_pending": ("Events that wait in the outbox", ()),
+    "eventbus_outbox_oldest_seconds": ("Age of the oldest of them", ()),
+    "eventbus_outbox_quarantined": ("Events set aside in the outbox", ()),
     "eventbus_unattended_durables": ("Durables with events that nobody asks for", ()),
     "eventbus_aging_durables": ("Durables with events that will soon be too old", ()),
     "eventbus_connected": ("1 while the connection stands", ()),
@@ -190,6 +202,14 @@ class Metrics:
             DurablesChecked: self._durables,
             RoomMade: lambda one: counters["eventbus_purged_total"].inc(one.events),
             StreamMeasured: self._stream,
+            Relayed: self._relayed,
+            RelayRefused: lambda one: (
+                counters["eventbus_relay_refused_total"].labels(one.name).inc()
+            ),
+            Quarantined: lambda one: (
+                counters["eventbus_outbox_failed_total"].labels(one.name).inc()
+            ),
+            OutboxMeasured: self._outbox,
         }
         Info("eventbus_build", "What runs here", registry=registry).info(
             {"version": _version(), "python": platform.python_version()}
@@ -301,6 +321,18 @@ class Metrics:
         which = "later" if one.later else "stream"
         self._all.gauges[f"eventbus_{which}_bytes"].set(one.fill.bytes)
         self._all.gauges[f"eventbus_{which}_limit_bytes"].set(one.fill.limit or math.inf)
+
+    def _relayed(self, one: Relayed) -> None:
+        # Its name is that of a class of the service that emitted it, so it is bounded.
+        self._all.counters["eventbus_relayed_total"].labels(one.name).inc()
+        waited = self._all.histograms["eventbus_outbox_wait_seconds"].labels(one.name)
+        waited.observe(one.waited, _exemplar(one.trace))
+
+    def _outbox(self, one: OutboxMeasured) -> None:
+        gauges = self._all.gauges
+        gauges["eventbus_outbox_pending"].set(one.pending)
+        gauges["eventbus_outbox_oldest_seconds"].set(one.oldest)
+        gauges["eventbus_outbox_quarantined"].set(one.quarantined)
 
     # Children are looked up once and kept: `labels()` costs more than the increment.
 

@@ -13,6 +13,7 @@ from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import DriverSignal
 from eventbus.record import quick
 from eventbus.telemetry.conditions import Condition
+from eventbus.telemetry.outbox import OutboxSignal
 
 __all__ = (
     "Cancelled",
@@ -192,6 +193,7 @@ Happened: TypeAlias = (
     | FailedHookRaised
     | Stopped
     | Condition
+    | OutboxSignal
     | DriverSignal
 )
 Observer: TypeAlias = Callable[[Happened], None]

@@ -23,6 +23,7 @@ from eventbus.drivers.base import (
     is_state,
 )
 from eventbus.drivers.jetstream import api as codes
+from eventbus.drivers.jetstream import bulk
 from eventbus.drivers.jetstream.admin import Admin, Reply, replies
 from eventbus.drivers.jetstream.api import Api, ApiError, translated
 from eventbus.drivers.jetstream.attempt_log import KeyValueAttempts
@@ -208,6 +209,19 @@ class JetStreamDriver:
     def states(self, name: str) -> AsyncIterator[Message]:
         """Yield the last state event of each key."""
         return self._states.all(name)
+
+    @property
+    def bulk(self) -> bool:
+        """Whether the server has fast ingest; where it may not be asked, it isn't used."""
+        return self._server is not NOT_ASKED and "fast ingest" not in self._server.missing
+
+    async def publish_in_order(self, messages: Sequence[Message]) -> int:
+        """Store messages in their order; see `eventbus.drivers.base.InBulk`."""
+        link = self._connection.link
+        carried = self._publisher.carried(messages)
+        if link is None or len(carried) < bulk.LEAST:
+            return 0
+        return await bulk.ingest(link, carried, within=self._settings.emit_timeout)
 
     async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
         """Store a message so that it is published to its subject at a time, not before.

@@ -3,10 +3,11 @@
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eventbus import headers as h
-from eventbus.drivers.base import Receipt
+from eventbus.drivers.base import HEADROOM, Receipt
 from eventbus.drivers.jetstream.api import Api, ApiError, Table, number, table, text
 from eventbus.drivers.jetstream.checks import check_headers, check_subject
 from eventbus.drivers.jetstream.connection import Connection, pause_after
@@ -17,11 +18,13 @@ from eventbus.errors import (
     BackpressureError,
     DriverError,
     EmitUnknown,
+    HeaderError,
     NoStreamError,
     NotConnectedError,
     PayloadTooLargeError,
     PublishError,
     SequenceConflictError,
+    SubjectError,
 )
 from eventbus.settings import Settings
 
@@ -78,12 +81,7 @@ class Publisher:
     async def publish(self, message: Message, *, headroom: int = 0) -> Receipt:
         """Store a message; see `eventbus.drivers.base.Driver.publish`."""
         subject, body, headers, id = message.subject, message.body, message.headers, message.id
-        # What the server would end the connection for stays here.
-        check_subject(subject)
-        size = len(body) + check_headers(headers, id)
-        limit = self._connection.server.max_payload - headroom
-        if size > limit:
-            raise PayloadTooLargeError(name=_name_of(message), size=size, limit=limit)
+        self._check(message, headroom)
         link, started = self._connection.link, asyncio.get_running_loop().time()
         if link is None or link.is_crowded:
             return await self._persist(_Emit(message, started))
@@ -97,6 +95,23 @@ class Publisher:
             return _considered(emit, raw) or await self._persist(emit)
         stream, sequence = stored.groups()
         return Receipt(_id_of(message), stream.decode(), int(sequence), False, DRIVER)
+
+    def carried(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return messages up to the first one that can't be carried."""
+        for count, message in enumerate(messages):
+            try:
+                self._check(message, HEADROOM)
+            except (PayloadTooLargeError, HeaderError, SubjectError):
+                return messages[:count]
+        return messages
+
+    def _check(self, message: Message, headroom: int) -> None:
+        """Refuse what the server would end the connection for."""
+        check_subject(message.subject)
+        size = len(message.body) + check_headers(message.headers, message.id)
+        limit = self._connection.server.max_payload - headroom
+        if size > limit:
+            raise PayloadTooLargeError(name=_name_of(message), size=size, limit=limit)
 
     async def _persist(self, emit: _Emit) -> Receipt:
         """Try until the emit timeout, counted from the first try."""

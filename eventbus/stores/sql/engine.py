@@ -11,10 +11,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from eventbus.errors import SettingsError, StoreError
 from eventbus.stores.sql.tables import LANES, lanes, metadata
 
-__all__ = ("DRIVERS", "create_tables", "engine_of", "opened", "seed_lanes", "translated")
+__all__ = (
+    "DRIVERS",
+    "create_tables",
+    "engine_of",
+    "opened",
+    "reading",
+    "seed_lanes",
+    "translated",
+)
 
 DRIVERS = ("sqlite+aiosqlite", "postgresql+psycopg", "postgresql+asyncpg")
 """What a store's URL may begin with."""
+READS = "eventbus_reads"
+"""The execution option of SQLite's transactions that needn't be able to write."""
 _SEED = "INSERT INTO eventbus_outbox_lanes (lane) VALUES (:lane) ON CONFLICT DO NOTHING"
 BUSY_TIMEOUT = 10_000
 """Milliseconds that SQLite waits for another writer."""
@@ -24,7 +34,7 @@ def engine_of(url: str) -> AsyncEngine:
     """Return the engine for a store's URL; it connects when it is first used.
 
     Plain ``sqlite://`` and ``postgresql://`` mean aiosqlite and psycopg. SQLite writes ahead
-    (WAL), so that readers and the relay don't hold up the application's writes.
+    (WAL), and a transaction waits at its begin for the writer before it; see `reading`.
 
     Raises:
         SettingsError: It isn't a database that the stores work with, or a package is missing.
@@ -54,10 +64,23 @@ def engine_of(url: str) -> AsyncEngine:
 def _tune(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def connected(connection: DBAPIConnection, _record: object) -> None:
+        # Python's own begins no transaction before a savepoint, whose release then commits.
+        connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        # One that reads first and then writes can't wait for another writer, and fails at once.
+        reads = connection.get_execution_options().get(READS, False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def reading(engine: AsyncEngine) -> AsyncEngine:
+    """Return the engine for transactions that begin with reading, and hold up no writer."""
+    return engine.execution_options(**{READS: True})
 
 
 @asynccontextmanager
@@ -106,4 +129,10 @@ def translated(doing: str) -> Generator[None]:
         yield
     except (SQLAlchemyError, OSError) as exc:
         cause = getattr(exc, "orig", None) or exc
-        raise StoreError(f"{doing} failed: {type(cause).__name__}: {cause}") from exc
+        hint = "; 'eventbus store init' makes the tables" if _lacks_table(cause) else ""
+        raise StoreError(f"{doing} failed: {type(cause).__name__}: {cause}{hint}") from exc
+
+
+def _lacks_table(error: object) -> bool:
+    text = str(error)
+    return "eventbus_" in text and ("no such table" in text or "does not exist" in text)

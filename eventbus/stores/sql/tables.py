@@ -44,16 +44,16 @@ outbox = Table(
     Column("headers", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("publish_at", UtcTime),
-    Column("holder", Text),
     Column("created_at", UtcTime, nullable=False),
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("quarantined_at", UtcTime),
     Column("reason", Text),
     Index("ix_eventbus_outbox_lane", "lane", "sequence"),
+    sqlite_autoincrement=True,  # a number is never given twice
 )
 """Events that wait for their relay; a row is removed once the stream has its event.
 
-``publish_at`` and ``holder`` are set for what the server has to keep until a time. A quarantined
+``publish_at`` is set for what the server has to keep until a time. A quarantined
 row is one that can't go; ``reason`` says why.
 """
 

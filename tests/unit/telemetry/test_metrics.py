@@ -14,10 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import Connected, ConsumerRecovered, Disconnected
 from eventbus.drivers.room import DurableState
-from eventbus.errors import EmitUnknown, NoStreamError, SettleError
+from eventbus.errors import EmitUnknown, NoStreamError, NotConnectedError, SettleError
 from eventbus.middleware.breaker import BreakerState
 from eventbus.telemetry.conditions import BreakerChanged, DurableMeasured
 from eventbus.telemetry.metrics import NAMES, OPENMETRICS, Metrics
+from eventbus.telemetry.outbox import Quarantined, Relayed, RelayRefused
 from eventbus.telemetry.signals import EmitFailed, Emitted, Received, Returned, Settled, Stuck
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -281,6 +282,9 @@ def test_the_table_names_what_is_exposed_and_nothing_else():
     metrics(BreakerChanged("notification", "send_welcome", BreakerState.CLOSED))
     state = DurableState("notification__send_welcome", (), 0, 0, 0, 0)
     metrics(DurableMeasured("notification", "send_welcome", state, None))
+    metrics(Relayed("user.created", "a", 0.1))
+    metrics(RelayRefused("user.created", "b", NotConnectedError("away"), 0))
+    metrics(Quarantined("user.created", "c", NotConnectedError("away")))
 
     text = metrics.exposition()[0].decode()
     exposed = {

@@ -1,0 +1,1 @@
+"""Brings the events of an outbox to the stream."""
