@@ -199,3 +199,27 @@ async def test_a_process_whose_connection_breaks_goes_on_in_order(
             order = await hand.work(5)
 
     assert order == [1, 2, 3, 4, 5]
+
+
+async def test_a_process_that_may_not_look_never_begins_and_says_why() -> None:
+    config = """
+    authorization { users: [
+      {user: admin, password: s3cret}
+      {user: mail, password: s3cret, permissions: {publish: {deny: "$JS.API.CONSUMER.INFO.>"}}}
+    ] }
+    """
+    hand = Hand()
+    with NatsServer(config=config) as server:
+        login = {"nats_password": "s3cret"}
+        async with (
+            driver_of(server.url, nats_user="admin", **login) as admin,
+            driver_of(server.url, nats_user="mail", provision="off", **login) as driver,
+        ):
+            await admin.provision([ordered()])
+            async with contending(driver, hand):
+                await admin.publish(event(1))
+                await until(lambda: not driver.status().ready)
+                problems = driver.status().problems
+
+    assert "can't know whether it is its turn" in problems[0]
+    assert not hand.open.is_set()
