@@ -11,9 +11,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from eventbus import EventService
 from eventbus.embedded import NatsServer
-from tests.faults.harness.history import Entry, What
+from tests.faults.harness.history import What
 from tests.faults.harness.stage import Stage
 from tests.faults.harness.step import StepTaken
 from tests.faults.harness.worker import Worker
@@ -32,8 +31,8 @@ class Crew:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._read = 0
-        self._last: Entry | None = None
-        self.done: set[str] = set()
+        self._last = 0
+        self._done: set[str] = set()
         self.workers = [self._worker(number) for number in range(3)]
 
     def _worker(self, number: int) -> Worker:
@@ -52,23 +51,21 @@ class Crew:
             one.start()
         await self._stage.started(len(self.workers))
 
-    async def handle(self, count: int) -> Worker:
-        """Wait until so many more events had their effect; return whose was the last one."""
-        wanted = self._look() + count
-        history = self._stage.history
-        await history.until(lambda: self._look() >= wanted, f"{wanted} effects", 30)
-        assert self._last is not None
-        pid = self._last.process
-        return next(one for one in self.workers if one.pid == pid)
-
-    def _look(self) -> int:
+    def handled(self) -> int:
+        """Return how many events had their effect."""
         entries = self._stage.history.entries
         for one in entries[self._read :]:
             if one.what is What.EFFECT:
-                self.done.add(one.mark)
-                self._last = one
+                self._done.add(one.mark)
+                self._last = one.process
         self._read = len(entries)
-        return len(self.done)
+        return len(self._done)
+
+    async def reach(self, count: int) -> Worker:
+        """Wait until so many events had their effect; return whose was the last one."""
+        history = self._stage.history
+        await history.until(lambda: self.handled() >= count, f"{count} effects", 30)
+        return next(one for one in self.workers if one.pid == self._last)
 
 
 @pytest.fixture
@@ -81,21 +78,18 @@ def chance() -> random.Random:
 
 @asynccontextmanager
 async def emitting(
-    stage: Stage, keys: int, steps: int, chance: random.Random
+    stage: Stage, keys: int, steps: range, chance: random.Random
 ) -> AsyncIterator[None]:
-    """Emit the steps of all keys side by side, those of one key one after another."""
+    """Emit steps of all keys side by side, those of one key one after another."""
     source = stage.service("source")
+
+    async def emit() -> None:
+        for number in steps:
+            await stage.emit(source, *(step(f"k{key}", number, chance) for key in range(keys)))
+
     async with source, asyncio.TaskGroup() as group:
-        group.create_task(emit(stage, source, keys, steps, chance))
+        group.create_task(emit())
         yield
-
-
-async def emit(
-    stage: Stage, source: EventService, keys: int, steps: int, chance: random.Random
-) -> None:
-    """Emit, a step of each key at a time."""
-    for number in range(steps):
-        await stage.emit(source, *(step(f"k{key}", number, chance) for key in range(keys)))
 
 
 def step(thread: str, number: int, chance: random.Random) -> StepTaken:
@@ -113,14 +107,17 @@ async def test_f24_order_by_key_is_kept_while_the_process_that_works_it_is_kille
     crew = Crew(stage)
     await crew.start()
 
-    async with emitting(stage, 50, 200, chance):
-        for _ in range(3):
-            owner = await crew.handle(chance.randrange(500, 2000))
+    for first in (0, 50, 100):
+        ahead = crew.handled() + chance.randrange(200, 2000)
+        async with emitting(stage, 50, range(first, first + 50), chance):
+            owner = await crew.reach(ahead)
             owner.kill()
             owner.start()
-        owner = await crew.handle(chance.randrange(500, 2000))
+    ahead = crew.handled() + chance.randrange(200, 1000)
+    async with emitting(stage, 50, range(150, 200), chance):
+        owner = await crew.reach(ahead)
         owner.freeze()
-        await crew.handle(500)
+        await crew.reach(ahead + 1000)
         owner.thaw()
     await stage.drained(30)
 
@@ -133,9 +130,10 @@ async def test_f24_order_by_key_is_kept_while_the_server_is_killed(
     crew = Crew(stage)
     await crew.start()
 
-    async with emitting(stage, 20, 100, chance):
-        for _ in range(3):
-            await crew.handle(chance.randrange(100, 400))
+    for first in (0, 35, 70):
+        ahead = crew.handled() + chance.randrange(50, 500)
+        async with emitting(stage, 20, range(first, first + 35), chance):
+            await crew.reach(ahead)
             nats_server.kill()
             await asyncio.to_thread(nats_server.restart)
     await stage.drained(30)
