@@ -70,6 +70,8 @@ class Verdict:
         """Return the verdict once its run begins; the first attempt's beginning is kept."""
         if self.history.began is not None:
             return self
+        if self is _FIRST:
+            return Verdict(1, False, History(began=now))
         return replace(self, history=replace(self.history, began=now))
 
     def raised(self) -> "Verdict":
@@ -107,6 +109,10 @@ def judge(history: History, *, deliveries: int, parked: int = 0, behind: bool = 
     elif behind:
         suspect = False
     return Verdict(parked + history.failed + 1, suspect, history)
+
+
+_FIRST = Verdict(attempt=1)
+"""What a delivery is that nobody had before."""
 
 
 class AttemptLog(Protocol):
@@ -147,7 +153,10 @@ class Attempts:
         Raises:
             DriverError: The log can't be read now.
         """
-        known = known or Known()
+        if known is None:
+            if delivery.deliveries == 1 and not self._came_back(delivery):
+                return _FIRST
+            known = Known()
         if known.verdict is not None:
             return known.verdict
         history = History()
@@ -204,9 +213,12 @@ class Attempts:
     def _place(self, delivery: Delivery) -> str:
         return f"{self._durable}.{delivery.stream}.{delivery.sequence}"
 
+    def _came_back(self, delivery: Delivery) -> bool:
+        return delivery.message.subject.startswith(self._retry_prefix)
+
     def _header(self, delivery: Delivery, name: str) -> str:
         """Return a header of what came back to this listener alone; an emitter may not say so."""
-        if not delivery.message.subject.startswith(self._retry_prefix):
+        if not self._came_back(delivery):
             return ""
         return delivery.message.headers.get(name.lower(), "")
 

@@ -8,7 +8,8 @@ from functools import lru_cache
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from eventbus import headers as h
-from eventbus.envelope import Envelope, Message
+from eventbus.correlation import NO_TRACE
+from eventbus.envelope import NO_HEADERS, Envelope, Message
 from eventbus.errors import DecodeError, InvalidEventError, UpcastError
 from eventbus.event import Event, UnknownEvent
 from eventbus.ids import is_id
@@ -24,6 +25,26 @@ MAX_PROBLEMS = 20
 """How many problems an error lists; a body from outside may have any number."""
 MAX_PATH = 200
 """Longest path of a field that an error names; the keys in it come from outside too."""
+_EXPIRES, _DUE, _DELETED = h.EXPIRES.lower(), h.DUE.lower(), h.DELETED.lower()
+_USUAL = frozenset(
+    {
+        h.SPEC_VERSION,
+        h.ID,
+        h.SOURCE,
+        h.TYPE,
+        h.TIME,
+        h.DATA_SCHEMA,
+        h.KEY,
+        h.CORRELATION_ID,
+        h.CAUSATION_ID,
+        h.KIND,
+        h.TAGS,
+        h.CONTENT_TYPE,
+        "nats-msg-id",
+        *h.TRACE,
+    }
+)
+"""Headers of the bus that most events have; none of them is a user's."""
 _SCHEMA_VERSION = re.compile(r"/v(\d{1,9})$")
 
 
@@ -113,35 +134,41 @@ def decode(
         raise _not(message, f"{h.ID} must be 1 to 128 printable ASCII characters without spaces")
     if _required(message, headers, h.TYPE) != name:
         raise _not(message, f"{h.TYPE} is {headers[h.TYPE][:64]!r}, the subject says '{name}'")
-    media_type = headers.get(h.CONTENT_TYPE, h.JSON).split(";")[0].strip().lower()
-    if media_type != h.JSON and not media_type.endswith("+json"):
-        raise _not(message, f"{h.CONTENT_TYPE} is {media_type[:64]!r}, not {h.JSON}")
+    if headers.get(h.CONTENT_TYPE, h.JSON) != h.JSON:
+        _check_media_type(message, headers[h.CONTENT_TYPE])
     # A producer that names no version means the one there is.
-    version = version_of(headers) if h.DATA_SCHEMA in headers else None
-    if headers.get(h.DELETED.lower()) and headers.get(h.KIND) == "state":
+    schema = headers.get(h.DATA_SCHEMA)
+    version = None if schema is None else _version(schema)
+    if headers.get(_DELETED) and headers.get(h.KIND) == "state":
         event: Event = StateDeleted(name=name, key=h.ordering_key(headers))
     elif unknown and name not in registry:
         event = _unknown(message, name, version or 1)
     else:
         event = _event(registry.reading(name, version, accepts), name, version, message.body)
-    return Envelope(
-        event=event,
-        body=message.body,
-        id=id,
-        name=name,
-        version=version or (event.event_spec.version if event.event_spec else 1),
-        time=h.parse_time(headers.get(h.TIME, "")) or received,
-        source=h.unquoted(headers.get(h.SOURCE, "")),
-        key=_optional(headers, h.KEY),
-        correlation_id=_correlation(headers) or id,
-        causation_id=_optional(headers, h.CAUSATION_ID),
-        tags=h.tags_in(headers),
-        kind=h.unquoted(headers.get(h.KIND, "event")),
-        expires=h.parse_time(headers.get(h.EXPIRES.lower(), "")),
-        due=h.parse_time(headers.get(h.DUE.lower(), "")),
+    return Envelope(  # by position, which is quicker
+        event,
+        message.body,
+        id,
+        name,
+        version or (event.event_spec.version if event.event_spec else 1),
+        h.parse_time(headers.get(h.TIME, "")) or received,
+        h.unquoted(headers.get(h.SOURCE, "")),
+        _optional(headers, h.KEY),
+        _correlation(headers) or id,
+        _optional(headers, h.CAUSATION_ID),
+        h.tags_in(headers) if h.TAGS in headers else (),
+        h.unquoted(headers.get(h.KIND, "event")),
+        expires=_moment(headers, _EXPIRES),
+        due=_moment(headers, _DUE),
         headers=_user_headers(headers),
-        trace={one: headers[one] for one in h.TRACE if one in headers},
+        trace=_trace(headers),
     )
+
+
+def _check_media_type(message: Message, value: str) -> None:
+    media_type = value.split(";", maxsplit=1)[0].strip().lower()
+    if media_type != h.JSON and not media_type.endswith("+json"):
+        raise _not(message, f"{h.CONTENT_TYPE} is {media_type[:64]!r}, not {h.JSON}")
 
 
 def invalid(
@@ -213,11 +240,29 @@ def _optional(headers: Mapping[str, str], name: str) -> str | None:
 
 def version_of(headers: Mapping[str, str]) -> int:
     """Return the version of an event, by its headers in lower case; 1 where they don't say."""
-    match = _SCHEMA_VERSION.search(headers.get(h.DATA_SCHEMA, ""))
+    return _version(headers.get(h.DATA_SCHEMA, ""))
+
+
+@lru_cache(maxsize=1024)
+def _version(schema: str) -> int:
+    match = _SCHEMA_VERSION.search(schema)
     return int(match[1]) if match and int(match[1]) > 0 else 1
 
 
+def _moment(headers: Mapping[str, str], name: str) -> datetime | None:
+    text = headers.get(name)
+    return None if text is None else h.parse_time(text)
+
+
+def _trace(headers: Mapping[str, str]) -> Mapping[str, str]:
+    found = {one: headers[one] for one in h.TRACE if one in headers}
+    return found or NO_TRACE
+
+
 def _correlation(headers: Mapping[str, str]) -> str | None:
+    id = headers.get(h.CORRELATION_ID)
+    if id is not None and "%" not in id and is_id(id):
+        return id
     for name in (h.CORRELATION_ID, *h.CORRELATION_ALIASES):
         value = h.unquoted(headers.get(name, ""))
         if is_id(value):
@@ -225,11 +270,12 @@ def _correlation(headers: Mapping[str, str]) -> str | None:
     return None
 
 
-def _user_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def _user_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    theirs = headers.keys() - _USUAL
+    if not theirs:
+        return NO_HEADERS
     return {
-        name: h.unquoted(value)
-        for name, value in headers.items()
-        if not name.startswith(("ce-", "nats-", "eventbus-"))
-        and name not in h.TRACE
-        and name != h.CONTENT_TYPE
+        name: h.unquoted(headers[name])
+        for name in headers
+        if name in theirs and not name.startswith(("ce-", "nats-", "eventbus-"))
     }

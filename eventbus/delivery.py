@@ -1,14 +1,16 @@
 """What a driver hands over (`Delivery`) and what may be decided about it (`Decision`)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeGuard
 
 from eventbus.envelope import Message
 
 __all__ = (
     "Ack",
+    "AckedSoon",
     "DeadLetter",
     "Decision",
     "Delivery",
@@ -18,6 +20,7 @@ __all__ = (
     "Park",
     "Reason",
     "Return",
+    "can_ack_soon",
 )
 
 
@@ -103,6 +106,22 @@ class Delivery(Protocol):
     async def in_progress(self) -> None:
         """Start its ack wait anew; never raises, a lost heartbeat is the next one's work."""
         ...
+
+
+class AckedSoon(Delivery, Protocol):
+    """A delivery that needs nobody who waits for its acknowledgement."""
+
+    def ack_soon(self, done: Callable[[bool], None]) -> None:
+        """Acknowledge it, and call ``done`` once: True when the server knows.
+
+        False where it can't be told this way: then nothing is settled, and `ack` is to be awaited.
+        """
+        ...
+
+
+def can_ack_soon(delivery: Delivery) -> TypeGuard[AckedSoon]:
+    """Tell whether a delivery is an `AckedSoon`."""
+    return hasattr(delivery, "ack_soon")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Protocol
 
 from eventbus import headers as h
 from eventbus.attempts import Attempts, Known
@@ -56,7 +57,7 @@ from eventbus.telemetry.signals import (
     Stuck,
 )
 
-__all__ = ("Dispatcher", "Wiring", "layers_of")
+__all__ = ("Aftermath", "Dispatcher", "Wiring", "layers_of")
 
 UNKNOWN_PATIENCE = timedelta(minutes=10)
 """How long an event that isn't declared here waits for a deploy that declares it."""
@@ -127,6 +128,22 @@ def _bound(layer: Layer, one: Subscription, wiring: Wiring) -> Middleware:
     return layer.bind(Limits(wiring.driver.limits, one.durable, wiring.clock))
 
 
+class Aftermath(Protocol):
+    """Who counts the acknowledgements that the server hasn't confirmed, for a stop to wait."""
+
+    def began(self) -> None:
+        """Count one."""
+        ...
+
+    def ended(self) -> None:
+        """Count it as done with, whatever became of it."""
+        ...
+
+    def go_on(self, coroutine: Coroutine[object, object, None]) -> None:
+        """Run what has to wait after all in a task; it tells when it has `ended`."""
+        ...
+
+
 class Dispatcher:
     """Handles the deliveries of one subscription."""
 
@@ -163,12 +180,18 @@ class Dispatcher:
         """Call ``pause`` with the seconds for which a limit wants no more events."""
         self._on_pause = pause
 
-    async def __call__(self, delivery: Delivery, known: Known | None = None) -> Wait | None:
+    async def __call__(
+        self,
+        delivery: Delivery,
+        known: Known | None = None,
+        aftermath: "Aftermath | None" = None,
+    ) -> Wait | None:
         """Handle and settle one delivery; never raises but for cancellation.
 
         Cancelled, the delivery goes back to the server at once, and it isn't an attempt. That of
         an ordered listener isn't settled while it has to be run again: then it returns when, and
-        what to hand in with it. ``known`` is what is known of it before.
+        what to hand in with it. ``known`` is what is known of it before. With an ``aftermath``
+        it doesn't wait for the server to confirm the acknowledgement of what went well.
         """
         wiring, one = self._wiring, self._subscription
         name = wiring.subjects.event_name(delivery.message.subject) or "unknown"
@@ -180,7 +203,10 @@ class Dispatcher:
                 await self._settler.step_back(run, decision.delay, park=decision.park)
                 wiring.observe(Returned(name, one.service, one.listener))
                 return run.wait
-            outcome = await self._settler.settle(run, decision)
+            if aftermath is not None and self._settler.can_ack_soon(run, decision):
+                self._ack_soon(run, decision, aftermath)
+            else:
+                await self._settle(run, decision)
         except asyncio.CancelledError:
             await self._settler.hand_back(run)
             wiring.observe(Returned(name, one.service, one.listener))
@@ -188,12 +214,39 @@ class Dispatcher:
         except Exception as exc:  # noqa: BLE001 - told as a signal; unsettled, it would keep its slot
             await self._settler.give_up(run, exc)
             wiring.observe(Stuck(name, one.service, one.listener, exc))
-        else:
-            wiring.observe(self._settled(run, decision, outcome))
         finally:
             if run.alone:
                 self._alone.release()
         return run.wait
+
+    async def _settle(self, run: Run, decision: Decision) -> None:
+        outcome = await self._settler.settle(run, decision)
+        self._wiring.observe(self._settled(run, decision, outcome))
+
+    def _ack_soon(self, run: Run, decision: Decision, aftermath: "Aftermath") -> None:
+        def told(known: bool) -> None:
+            if known:
+                self._wiring.observe(self._settled(run, decision, Outcome.OK))
+                aftermath.ended()
+            else:
+                aftermath.go_on(self._ack_alone(run, decision, aftermath))
+
+        aftermath.began()
+        self._settler.ack_soon(run, told)
+
+    async def _ack_alone(self, run: Run, decision: Decision, aftermath: "Aftermath") -> None:
+        """Acknowledge what couldn't be with others; cancelled, the server delivers it again."""
+        one = self._subscription
+        try:
+            await self._settle(run, decision)
+        except asyncio.CancelledError:
+            self._wiring.observe(Returned(run.name, one.service, one.listener))
+            raise
+        except Exception as exc:  # noqa: BLE001 - as in `__call__`
+            await self._settler.give_up(run, exc)
+            self._wiring.observe(Stuck(run.name, one.service, one.listener, exc))
+        finally:
+            aftermath.ended()
 
     async def hand_back(self, delivery: Delivery, known: Known) -> None:
         """Give back what waited here for its run; never raises."""

@@ -253,6 +253,8 @@ def parse_time(text: str) -> datetime | None:
     """Return an RFC 3339 time in UTC, None where it isn't one."""
     try:
         time = datetime.fromisoformat(text)
+        if time.tzinfo is UTC:
+            return time
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):  # the second: out of range once it is in UTC
         return None

@@ -12,7 +12,17 @@ from eventbus import headers as h
 from eventbus.attempts import Attempts, Known, Verdict
 from eventbus.clock import Clock
 from eventbus.deadletter import Origin
-from eventbus.delivery import Ack, DeadLetter, Decision, Delivery, Drop, Nak, Outcome, Park
+from eventbus.delivery import (
+    Ack,
+    DeadLetter,
+    Decision,
+    Delivery,
+    Drop,
+    Nak,
+    Outcome,
+    Park,
+    can_ack_soon,
+)
 from eventbus.drivers.base import Driver, Receipt
 from eventbus.envelope import Envelope, Message
 from eventbus.errors import DriverError, PayloadTooLargeError, SettleError
@@ -122,6 +132,21 @@ class Settler:
                 assert_never(decision)
         await self._attempts.settled(run.delivery, run.verdict)
         return outcome
+
+    def can_ack_soon(self, run: Run, decision: Decision) -> bool:
+        """Tell whether all that is left to do is to acknowledge, and nobody need wait for that."""
+        return (
+            isinstance(decision, Ack)
+            and run.delivery.deliveries == 1
+            and not run.verdict.history.failed
+            and self._parked is None
+            and can_ack_soon(run.delivery)
+        )
+
+    def ack_soon(self, run: Run, told: Callable[[bool], None]) -> None:
+        """Acknowledge; ``told`` gets False where `settle` has to be awaited instead."""
+        assert can_ack_soon(run.delivery), "asked before"
+        run.delivery.ack_soon(told)
 
     async def hand_back(self, run: Run, delay: float = 0.0) -> None:
         """Give a delivery back, at a stop or where a breaker is open.

@@ -1,7 +1,9 @@
 """End a listener's run at its time limit."""
 
 import asyncio
+import inspect
 
+from eventbus.driving import begin
 from eventbus.errors import ListenerTimeoutError
 from eventbus.middleware.base import CallNext, Context
 
@@ -19,10 +21,18 @@ class Timeout:
 
     async def __call__(self, context: Context, call_next: CallNext) -> None:
         """Run the rest of the chain within the limit."""
-        scope = asyncio.timeout(self._limit)
+        deadline = asyncio.get_running_loop().time() + self._limit
+        rest = call_next(context)
+        if inspect.iscoroutine(rest):
+            # What never waits can't be ended either, and needs no timer.
+            waiting = begin(rest)
+            if waiting is None:
+                return
+            rest = waiting
+        scope = asyncio.timeout_at(deadline)
         try:
             async with scope:
-                await call_next(context)
+                await rest
         except TimeoutError as exc:
             if scope.expired():
                 raise ListenerTimeoutError(listener=context.listener, limit=self._limit) from exc

@@ -1,7 +1,6 @@
 """Feed an ordered subscription: its deliveries go through lanes, and nothing is run out of turn."""
 
 import asyncio
-from collections.abc import Coroutine
 
 from typing_extensions import override
 
@@ -103,8 +102,3 @@ class OrderedPump(Pump):
             await self._dispatcher.hand_back(delivery, known)
         finally:
             self._heartbeat.release(delivery)
-
-    def _spawn(self, lane: Coroutine[object, object, None]) -> None:
-        task = self._group.create_task(lane)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)

@@ -1,12 +1,14 @@
 """Feed one subscription: take deliveries as slots allow, run each, and stop in order."""
 
 import asyncio
+from collections.abc import Coroutine
 
 from eventbus.clock import Clock
 from eventbus.delivery import Delivery
 from eventbus.dispatch import Dispatcher
 from eventbus.drivers.base import Consumer, Driver
 from eventbus.subscription import Subscription
+from eventbus.worker.flow import Flow
 from eventbus.worker.heartbeat import Heartbeat
 from eventbus.worker.valve import Valve
 
@@ -14,7 +16,7 @@ __all__ = ("Pump",)
 
 
 class Pump:
-    """Runs the deliveries of one subscription, each in a task of the worker's group.
+    """Runs the deliveries of one subscription side by side, in tasks of the worker's group.
 
     How many run at once is bounded by the consumer's slots.
     """
@@ -35,6 +37,10 @@ class Pump:
         self._consumer: Consumer | None = None
         self._valve: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self._flow = Flow(self._handle, self._spawn)
+        self._in_hand = 0
+        self._unconfirmed = 0
+        self._all_confirmed = asyncio.Event()
 
     @property
     def running(self) -> frozenset[asyncio.Task[None]]:
@@ -44,7 +50,7 @@ class Pump:
     @property
     def in_hand(self) -> int:
         """How many deliveries there are."""
-        return len(self._running)
+        return self._in_hand
 
     async def start(self, driver: Driver) -> None:
         """Begin to pull."""
@@ -63,18 +69,56 @@ class Pump:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.stop()
+            await self._flow.begun()
+            for delivery in self._flow.take_back():  # there are no tasks any more
+                await delivery.nak()
+            if self._unconfirmed:
+                self._spawn(self._until_confirmed())
+
+    # What dispatch leaves to us, see `eventbus.dispatch.Aftermath`.
+
+    def began(self) -> None:
+        """Count an acknowledgement that the server hasn't confirmed."""
+        self._unconfirmed += 1
+        self._in_hand += 1
+
+    def ended(self) -> None:
+        """Count it as done with, whatever became of it."""
+        self._unconfirmed -= 1
+        self._in_hand -= 1
+        if not self._unconfirmed:
+            self._all_confirmed.set()
+
+    def go_on(self, coroutine: Coroutine[object, object, None]) -> None:
+        """Settle it in a task after all."""
+        try:
+            self._spawn(coroutine)
+        except RuntimeError:  # the worker has ended; the server delivers it again
+            coroutine.close()
+
+    async def _until_confirmed(self) -> None:
+        """Be there for a stop to wait for."""
+        while self._unconfirmed:
+            self._all_confirmed.clear()
+            await self._all_confirmed.wait()
 
     async def _consume(self, driver: Driver) -> Consumer:
         return await driver.consume(self.subscription.consumer(), self._deliver)
 
     def _deliver(self, delivery: Delivery) -> None:
         self._heartbeat.hold(delivery, self.subscription.ack_wait)
-        task = self._group.create_task(self._handle(delivery))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._in_hand += 1
+        self._flow.take(delivery)
 
     async def _handle(self, delivery: Delivery) -> None:
         try:
-            await self._dispatcher(delivery)
+            await self._dispatcher(delivery, aftermath=self)
         finally:
             self._heartbeat.release(delivery)
+            self._in_hand -= 1
+
+    def _spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = self._group.create_task(coroutine)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task

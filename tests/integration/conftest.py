@@ -3,6 +3,7 @@
 import pytest
 
 BOTH_WAYS = (
+    "test_jetstream_acks",
     "test_jetstream_consumer",
     "test_jetstream_faults",
     "test_jetstream_publisher",

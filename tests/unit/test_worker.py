@@ -61,7 +61,7 @@ class Handles:
     def __init__(self, handle: Callable[[Delivery], Awaitable[None]]) -> None:
         self._handle = handle
 
-    async def __call__(self, delivery: Delivery) -> None:
+    async def __call__(self, delivery: Delivery, aftermath: object) -> None:
         await self._handle(delivery)
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from eventbus.drivers.base import ConsumerRecovered, ConsumerSpec, Deliver, Notify
+from eventbus.drivers.jetstream.acks import ACK, Acks
 from eventbus.drivers.jetstream.api import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, Api, ApiError
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.link import Link
-from eventbus.drivers.jetstream.message import ACK, NAK, JetStreamDelivery, Lease, place_of
+from eventbus.drivers.jetstream.message import NAK, JetStreamDelivery, Lease, place_of
 from eventbus.drivers.jetstream.progress import Progress
 from eventbus.drivers.jetstream.topology import Topology
 from eventbus.drivers.jetstream.wire import Raw, Subscription
@@ -86,7 +87,8 @@ class PullConsumer:
         self._deliver = deliver
         self._outside = outside
         self._loop = asyncio.get_running_loop()
-        self._lease = replace(outside.lease, ack_wait=spec.ack_wait)
+        acks = Acks(outside.connection, outside.lease.per_try)
+        self._lease = replace(outside.lease, ack_wait=spec.ack_wait, acks=acks)
         self._progress = Progress(outside.stream, spec.durable)
         self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{outside.stream}.{spec.durable}"
         self._slots = spec.slots
@@ -243,21 +245,21 @@ class PullConsumer:
 
     def _take(self, raw: Raw) -> None:
         self._heard_at = self._loop.time()
-        if raw.reply:
-            self._take_message(raw)
+        if reply := raw.reply:
+            self._take_message(raw, reply)
         elif raw.headers is not None and "Status" in raw.headers:
             self._take_status(raw, raw.headers.get("Status", ""))
 
-    def _take_message(self, raw: Raw) -> None:
-        place = place_of(raw.reply)
+    def _take_message(self, raw: Raw, reply: str) -> None:
+        place = place_of(reply)
         if place is None:
             return
         self._is_well()
         self._requested = max(0, self._requested - 1)
         if self._progress.is_done(place):
-            self._send(raw.reply, ACK)
+            self._send(reply, ACK)
         elif not self._has_room():
-            self._send(raw.reply, NAK)
+            self._send(reply, NAK)
         else:
             delivery = JetStreamDelivery(raw, place, self._lease, self._release)
             older = self._held.get(place.sequence)

@@ -1,5 +1,6 @@
 """`Frame`: a message as it came, read when somebody asks; and headers, read and written."""
 
+import re
 from collections.abc import Mapping
 
 from eventbus.drivers.jetstream.checks import MESSAGE_ID
@@ -12,6 +13,8 @@ _CONSTANTS_KEPT = 1024
 _FIRST_OWN = b"\r\nce-id:"
 _BLANK = " \t\n\r\x0b\x0c"
 """What bytes.strip takes; str.strip takes more."""
+
+_SPACE = re.compile(r"\s")
 
 _constants: dict[bytes, dict[str, str]] = {}
 
@@ -74,7 +77,7 @@ def read_head(head: bytes) -> dict[str, str]:
 
 
 def _is_name(name: str) -> bool:
-    return name.isidentifier() or not any(char.isspace() for char in name)
+    return _SPACE.search(name) is None
 
 
 def _read(head: bytes) -> dict[str, str]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from eventbus import headers as h
+from eventbus.drivers.jetstream.acks import ACK, Acks
 from eventbus.drivers.jetstream.connection import Connection, pause_after
+from eventbus.drivers.jetstream.frame import Frame
 from eventbus.drivers.jetstream.link import is_no_responders
 from eventbus.drivers.jetstream.wire import Raw
 from eventbus.envelope import Message
@@ -16,12 +18,11 @@ from eventbus.record import quick
 
 __all__ = ("JetStreamDelivery", "Lease", "Place", "nak_body", "place_of")
 
-ACK = b"+ACK"
 NAK = b"-NAK"
 TERM = b"+TERM"
 IN_PROGRESS = b"+WPI"
 
-_ACK_PREFIX = ["$JS", "ACK"]
+_ACK_PREFIX = "$JS.ACK."
 _V1_TOKENS = 9
 _V2_TOKENS = 11
 """At least; a random one may follow."""
@@ -45,9 +46,9 @@ class Place:
 
 def place_of(reply: str) -> Place | None:
     """Return what an ack subject says, in its first or second form; None if it is none."""
-    tokens = reply.split(".")
-    if tokens[:2] != _ACK_PREFIX:
+    if not reply.startswith(_ACK_PREFIX):
         return None
+    tokens = reply.split(".")
     if len(tokens) == _V1_TOKENS:
         fields = tokens[2:7]
         stored = tokens[7]
@@ -80,6 +81,8 @@ class Lease:
     patience: float
     """How long a settlement may wait for the server, at most."""
     per_try: float
+    acks: Acks | None = None
+    """Those of the durable; None until it is known."""
 
 
 class JetStreamDelivery:
@@ -108,7 +111,10 @@ class JetStreamDelivery:
         lease: Lease,
         release: Callable[["JetStreamDelivery", bool], None],
     ) -> None:
-        headers = h.lowered(raw.headers) if raw.headers else {}
+        if isinstance(raw, Frame):
+            headers = raw.lowered()
+        else:
+            headers = h.lowered(raw.headers) if raw.headers else {}
         self._message = Message(raw.subject, headers, raw.data, headers.get("nats-msg-id"))
         self._reply = raw.reply
         self._place = place
@@ -179,6 +185,23 @@ class JetStreamDelivery:
             known = True
         finally:
             self._release(self, known)
+
+    def ack_soon(self, done: Callable[[bool], None]) -> None:
+        """Acknowledge it with the others of this turn of the loop; see `AckedSoon`."""
+        acks = self._lease.acks
+        if acks is None or self._settled or self.lost:
+            done(self._settled)
+            return
+        self._settled = True
+
+        def told(known: bool) -> None:
+            if known:
+                self._release(self, True)
+            else:
+                self._settled = False
+            done(known)
+
+        acks.add(self._reply, told)
 
     async def nak(self, delay: float = 0.0) -> None:
         """Give it back; where the server can't be told, it comes back when its lease runs out.

@@ -133,7 +133,7 @@ class PinnedConsumer(PullConsumer):
             await asyncio.sleep(self._keep_every / 2)
 
     @override
-    def _take_message(self, raw: Raw) -> None:
+    def _take_message(self, raw: Raw, reply: str) -> None:
         pin = raw.headers.get(PIN, "") if raw.headers is not None else ""
         if not pin:
             self._obstacle = "its durable has no priority group any more; was it changed by hand?"
@@ -145,7 +145,7 @@ class PinnedConsumer(PullConsumer):
             self._close(first=place.number)
         if not self._is_open:
             self._takeover.took(place.sequence, place.number, again=place.delivered > 1)
-        super()._take_message(raw)
+        super()._take_message(raw, reply)
 
     @override
     def _take_status(self, raw: Raw, code: str) -> None:

@@ -1,0 +1,64 @@
+"""`Acks`: acknowledges what one turn of the event loop has handled with one confirmation.
+
+The server takes the acknowledgements of a durable from one connection in their order, so that its
+answer to the last one confirms those before it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from eventbus.drivers.jetstream.connection import Connection
+from eventbus.drivers.jetstream.link import is_no_responders
+from eventbus.errors import NotConnectedError
+
+if TYPE_CHECKING:
+    from eventbus.drivers.jetstream.wire import Raw
+
+__all__ = ("ACK", "Acks")
+
+ACK = b"+ACK"
+
+
+class Acks:
+    """The acknowledgements of one durable's deliveries; it has no task of its own."""
+
+    def __init__(self, connection: Connection, per_try: float) -> None:
+        self._connection = connection
+        self._per_try = per_try
+        self._loop = asyncio.get_running_loop()
+        self._batch: list[tuple[str, Callable[[bool], None]]] = []
+
+    def add(self, reply: str, done: Callable[[bool], None]) -> None:
+        """Acknowledge at the end of this turn; ``done`` is told whether the server confirmed."""
+        if not self._batch:
+            self._loop.call_soon(self._send)
+        self._batch.append((reply, done))
+
+    def _send(self) -> None:
+        batch, self._batch = self._batch, []
+        link = self._connection.link
+        if link is None:
+            _tell(batch, known=False)
+            return
+        try:
+            for reply, _ in batch[:-1]:
+                link.send(reply, ACK)
+            answer = link.ask(batch[-1][0], ACK, within=self._per_try)
+        except NotConnectedError:
+            _tell(batch, known=False)
+        else:
+            answer.add_done_callback(partial(_answered, batch))
+
+
+def _answered(
+    batch: list[tuple[str, Callable[[bool], None]]], answer: "asyncio.Future[Raw]"
+) -> None:
+    failed = answer.cancelled() or answer.exception() is not None
+    _tell(batch, known=not failed and not is_no_responders(answer.result()))
+
+
+def _tell(batch: list[tuple[str, Callable[[bool], None]]], *, known: bool) -> None:
+    for _, done in batch:
+        done(known)

@@ -1,0 +1,75 @@
+"""`Flow`: runs many coroutines side by side, in no more tasks than there are that wait."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import Generic, TypeAlias, TypeVar
+
+from eventbus.driving import begin
+
+__all__ = ("Flow", "Spawn")
+
+ItemT = TypeVar("ItemT")
+Spawn: TypeAlias = Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
+"""Begins a task that somebody else awaits; raises RuntimeError where none can begin any more."""
+
+
+class Flow(Generic[ItemT]):
+    """Runs each item that it takes, at once, in the order they came.
+
+    A task runs one item after the other, each in a copy of the context, until one has to wait;
+    then another task goes on with those behind it. So an item that never waits costs no task, and
+    none waits for another.
+    """
+
+    def __init__(
+        self, run: Callable[[ItemT], Coroutine[object, object, None]], spawn: Spawn
+    ) -> None:
+        self._run = run
+        self._spawn = spawn
+        self._waiting: deque[ItemT] = deque()
+        self._is_beginning = False
+
+    def take(self, item: ItemT) -> None:
+        """Run an item, in this turn of the loop or the next; never waits."""
+        self._waiting.append(item)
+        if not self._is_beginning:
+            self._begin()
+
+    async def begun(self) -> None:
+        """Wait until every item that was taken has begun."""
+        while self._waiting and self._is_beginning:  # noqa: ASYNC110 - a turn of the loop does it
+            await asyncio.sleep(0)
+
+    def take_back(self) -> list[ItemT]:
+        """Return the items that haven't begun; they won't."""
+        items = list(self._waiting)
+        self._waiting.clear()
+        return items
+
+    def _begin(self) -> None:
+        work = self._work()
+        self._is_beginning = True
+        try:
+            self._spawn(work).add_done_callback(self._ended)
+        except RuntimeError:  # the end of all tasks; `take_back` is for what is left
+            self._is_beginning = False
+            work.close()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Go on behind a task that an item has cancelled, or that was before its first step."""
+        if self._waiting and task.cancelled():
+            self._begin()
+
+    async def _work(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "run in a task"
+        self._is_beginning = False
+        while self._waiting and not task.cancelling():
+            waiting = begin(self._run(self._waiting.popleft()), copy_context())
+            if waiting is None:
+                continue
+            if self._waiting and not self._is_beginning:
+                self._begin()
+            await waiting

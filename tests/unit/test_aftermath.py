@@ -1,0 +1,117 @@
+"""Nobody waits for the server to confirm what went well, and nothing is told before it has."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from eventbus.delivery import Outcome
+from eventbus.errors import SettleError
+from eventbus.telemetry.signals import Settled, Stuck
+from tests.unit.conftest import FakeDelivery, RecordingDriver, StillClock
+from tests.unit.test_dispatch import Bench, UserCreated, arriving
+
+
+class Soon(FakeDelivery):
+    """A delivery that can be acknowledged with others."""
+
+    told: Callable[[bool], None] | None = None
+
+    def ack_soon(self, done: Callable[[bool], None]) -> None:
+        self.told = done
+
+
+class Aftermath:
+    """Counts what isn't confirmed."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.left: list[Coroutine[object, object, None]] = []
+
+    def began(self) -> None:
+        self.open += 1
+
+    def ended(self) -> None:
+        self.open -= 1
+
+    def go_on(self, coroutine: Coroutine[object, object, None]) -> None:
+        self.left.append(coroutine)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(RecordingDriver(), StillClock())
+
+
+async def listen(event: UserCreated) -> None: ...
+
+
+async def fail(event: UserCreated) -> None:
+    raise RuntimeError("broken")
+
+
+def soon(bench: Bench, **changes: Any) -> Soon:
+    return Soon(arriving(), journal=bench.driver.journal, **changes)
+
+
+def endings(bench: Bench) -> list[Settled | Stuck]:
+    return [one for one in bench.told if isinstance(one, Settled | Stuck)]
+
+
+async def test_an_event_is_settled_once_the_server_has_confirmed(bench: Bench) -> None:
+    delivery, aftermath = soon(bench), Aftermath()
+
+    await bench.dispatcher(listen)(delivery, aftermath=aftermath)
+    assert (endings(bench), aftermath.open) == ([], 1)
+    assert delivery.told is not None
+    delivery.told(True)
+
+    (settled,) = endings(bench)
+    assert isinstance(settled, Settled)
+    assert (settled.outcome, aftermath.open, aftermath.left) == (Outcome.OK, 0, [])
+
+
+async def test_what_the_server_did_not_confirm_is_acknowledged_alone(bench: Bench) -> None:
+    delivery, aftermath = soon(bench), Aftermath()
+
+    await bench.dispatcher(listen)(delivery, aftermath=aftermath)
+    assert delivery.told is not None
+    delivery.told(False)
+    (alone,) = aftermath.left
+    assert (endings(bench), aftermath.open) == ([], 1)
+    await alone
+
+    assert bench.driver.journal == ["ack"]
+    assert [type(one) for one in endings(bench)] == [Settled]
+    assert aftermath.open == 0
+
+
+async def test_what_can_not_be_acknowledged_alone_either_is_stuck(bench: Bench) -> None:
+    delivery, aftermath = soon(bench, fails={"ack": SettleError("gone")}), Aftermath()
+
+    await bench.dispatcher(listen)(delivery, aftermath=aftermath)
+    assert delivery.told is not None
+    delivery.told(False)
+    await aftermath.left[0]
+
+    assert [type(one) for one in endings(bench)] == [Stuck]
+    assert aftermath.open == 0
+
+
+@pytest.mark.parametrize(
+    ("listener", "changes", "options"),
+    [
+        (fail, {}, {}),
+        (listen, {"deliveries": 2}, {}),
+    ],
+)
+async def test_everything_else_is_settled_at_once(
+    bench: Bench, listener: Any, changes: dict[str, Any], options: dict[str, Any]
+) -> None:
+    delivery, aftermath = soon(bench, **changes), Aftermath()
+
+    await bench.dispatcher(listener, **options)(delivery, aftermath=aftermath)
+
+    assert delivery.told is None
+    assert len(endings(bench)) == 1
+    assert aftermath.open == 0
