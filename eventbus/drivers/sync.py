@@ -218,6 +218,12 @@ class SyncDriver:
         return Status()
 
 
+class _NotHandledError(PublishError):
+    """A consumer gave an event back, or up; it has had its one delivery."""
+
+    retryable = False
+
+
 class _SyncDelivery:
     """One message until it is settled; the contract is that of `eventbus.delivery.Delivery`."""
 
@@ -286,7 +292,7 @@ class _SyncConsumer:
         finally:
             self._held -= 1
             self._wake()
-        return PublishError(f"'{message.subject}': {problem}") if problem else None
+        return _NotHandledError(f"'{message.subject}': {problem}") if problem else None
 
     async def _wait(self) -> None:
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
