@@ -8,7 +8,7 @@ from eventbus.drivers.base import Driver
 from eventbus.drivers.receipt import Receipt, Scheduled
 from eventbus.drivers.schedules import Waiting
 from eventbus.envelope import Message
-from eventbus.errors import IdConflictError, PublishError, SequenceConflictError
+from eventbus.errors import FixedEventError, IdConflictError, PublishError, SequenceConflictError
 from eventbus.subject import Subjects
 
 __all__ = ("Agenda",)
@@ -60,9 +60,12 @@ class Agenda:
         """Have an event never fire; return False where it is too late, or nothing ever waited.
 
         Cancelled before is cancelled: that is True again, for the duplicate window.
+
+        Raises:
+            FixedEventError: Its class doesn't let it be taken back.
         """
         schedules = self._driver.schedules
-        found = await schedules.read(self._subjects.schedule(service, id))
+        found = _free(await schedules.read(self._subjects.schedule(service, id)))
         for _ in range(TRIES):
             if found is None:
                 return False
@@ -75,9 +78,12 @@ class Agenda:
         """Have an event fire at another time; None where it is too late, or it was cancelled.
 
         Its expiry moves with it.
+
+        Raises:
+            FixedEventError: Its class doesn't let it be moved.
         """
         schedules = self._driver.schedules
-        found = await schedules.read(self._subjects.schedule(service, id))
+        found = _free(await schedules.read(self._subjects.schedule(service, id)))
         for _ in range(TRIES):
             if found is None or found.is_cancelled:
                 return None
@@ -109,6 +115,14 @@ class Agenda:
             driver=self._driver.name,
             scheduled=None if found.is_cancelled else waits,
         )
+
+
+def _free(waiting: Waiting | None) -> Waiting | None:
+    """Return what waits, where its class lets it be taken back."""
+    headers = {} if waiting is None else h.lowered(waiting.message.headers)
+    if headers.get(h.FIXED.lower()):
+        raise FixedEventError(name=headers.get(h.TYPE, "?"), id=h.unquoted(headers.get(h.ID, "?")))
+    return waiting
 
 
 def _moved(waiting: Waiting, at: datetime) -> Message:

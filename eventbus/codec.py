@@ -67,12 +67,18 @@ def encode(envelope: Envelope, subject: str) -> Message:
     if envelope.expires is not None:
         headers[h.EXPIRES] = h.render_time(envelope.expires)
     if envelope.due is not None:
-        headers[h.DUE] = h.render_time(envelope.due)
+        headers |= _waiting(envelope.event, envelope.due)
     if envelope.trace:  # as they came from a request or another system
         headers |= {name: value for name, value in envelope.trace.items() if h.is_plain(value)}
     for name, value in envelope.headers.items():
         headers[name] = h.quoted(value)
     return Message(subject, h.Headers(shared, headers), envelope.body, id)
+
+
+def _waiting(event: Event, due: datetime) -> dict[str, str]:
+    """Return the headers of an event that waits for its time."""
+    fixed = event.event_spec is not None and not event.event_spec.can_unqueue
+    return {h.DUE: h.render_time(due), **({h.FIXED: "true"} if fixed else {})}
 
 
 @lru_cache(maxsize=1024)

@@ -120,9 +120,11 @@ def _with_defaults(
     accepts: tuple[type[Event], ...], options: ListenerOptions[EventT]
 ) -> ListenerOptions[EventT]:
     """Return the options with what the events say where the listener doesn't, if they agree."""
-    specs = [one.event_spec for one in accepts]
+    specs = [one.event_spec for one in accepts if one is not StateDeleted]
     defaults: dict[str, object] = {}
-    for option in ("queue", "timeout") if "retry" in options else ("queue", "timeout", "tries"):
+    for option in ("queue", "timeout", "delay", "tries"):
+        if option == "tries" and "retry" in options:
+            continue  # its own policy says that too
         said = {getattr(spec, option, None) for spec in specs}
         if len(said) == 1 and None not in said:
             defaults[option] = said.pop()

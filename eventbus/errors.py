@@ -17,7 +17,8 @@
     │  │  ├─ UnknownEventError            no event of that name or version is declared
     │  │  ├─ InvalidEventError            the payload doesn't fit the declared fields
     │  │  ├─ IncompatibleSchemaError      two classes claim one name and version
-    │  │  └─ UpcastError                  no way from the stored version to the wanted one
+    │  │  ├─ UpcastError                  no way from the stored version to the wanted one
+    │  │  └─ FixedEventError              a delayed event that its class lets nobody take back
     │  ├─ CodecError
     │  │  ├─ EncodeError                  an event can't become a message
     │  │  ├─ DecodeError                  a message isn't an event
@@ -68,6 +69,7 @@ __all__ = (
     "EmitUnknown",
     "EncodeError",
     "EventBusError",
+    "FixedEventError",
     "GaveUpError",
     "HeaderError",
     "IdConflictError",
@@ -287,6 +289,20 @@ class UpcastError(SchemaError):
     """There is no way from the stored version to the wanted one."""
 
     code = "schema.upcast"
+
+
+class FixedEventError(SchemaError):
+    """A delayed event that may be neither taken back nor moved."""
+
+    code = "schema.fixed_event"
+
+    def __init__(self, *, name: str, id: str) -> None:
+        self.name = name
+        self.id = id
+        super().__init__(
+            f"'{name}' {id} waits for its time and can't be taken back or moved: its class says "
+            "can_unqueue=False"
+        )
 
 
 class CodecError(EventBusError):

@@ -23,6 +23,7 @@ __all__ = (
     "DELETED",
     "DUE",
     "EXPIRES",
+    "FIXED",
     "ID",
     "JSON",
     "KEY",
@@ -80,6 +81,8 @@ REDRIVE = "Eventbus-Redrive"
 """How often an event was redriven, on what comes back to its listener."""
 UNPARK = "Eventbus-Unpark"
 """On what is redriven of a parked key: which parking it ends, see `eventbus.parked`."""
+FIXED = "Eventbus-Fixed"
+"""On a delayed event whose class says ``can_unqueue=False``."""
 DELETED = "Eventbus-Deleted"
 """On a state event without a body: the state of its key is deleted."""
 DEAD = "Eventbus-Dead-"

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from eventbus import Context, DomainEvent, Event, EventService, NotificationEvent
+from eventbus.drivers.memory import MemoryDriver
 from eventbus.embedded import NatsServer
+from eventbus.errors import FixedEventError
 from tests.integration.rig import plain, settings_of
 
 pytestmark = [pytest.mark.nats]
@@ -17,6 +19,10 @@ class CartEmptied(DomainEvent, name="cart.emptied"):
 
 class CartShared(DomainEvent, name="cart.shared", driver="queue"):
     cart_id: str
+
+
+class InvoiceDue(Event, name="invoice.due", can_unqueue=False):
+    order_id: str
 
 
 class OrderShipped(NotificationEvent, name="order.shipped", tags=("shop",)):
@@ -70,3 +76,20 @@ async def test_a_listener_of_a_kind_gets_all_events_of_it_whatever_carries_them(
             (CartShared(cart_id="c-2"), (), "acme"),
         ]
         assert got.empty()
+
+
+@pytest.mark.parametrize("real", [True, False])
+async def test_a_delayed_event_that_can_not_be_unqueued_is_neither_cancelled_nor_moved(
+    nats_server: NatsServer, real: bool
+) -> None:
+    driver = None if real else MemoryDriver()
+    events = EventService("shop", settings=settings_of(nats_server.url), driver=driver)
+    async with events:
+        fixed = await events.emit(InvoiceDue(order_id="o-1"), delay=600)
+        free = await events.emit(OrderShipped(order_id="o-1"), delay=600)
+
+        with pytest.raises(FixedEventError, match="can_unqueue=False"):
+            await events.cancel(fixed.scheduled)
+        with pytest.raises(FixedEventError):
+            await events.reschedule(fixed.id, delay=1)
+        assert await events.cancel(free.scheduled)

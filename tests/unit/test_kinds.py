@@ -14,6 +14,7 @@ from eventbus.errors import DeclarationError, HeaderError, InvalidEventError, No
 from eventbus.event import Data, Event, spec_of
 from eventbus.kinds import DomainEvent, NotificationEvent, StateEvent
 from eventbus.registry import Registry
+from eventbus.retry import Retry
 from eventbus.roster import Roster
 from eventbus.service import EventService
 from eventbus.settings import Settings
@@ -122,10 +123,20 @@ async def listen(event: Event) -> None: ...
 
 def test_a_listener_takes_over_what_its_event_says_unless_it_says_otherwise() -> None:
     taken = subscription("shop", MailSent, listen, {})
-    own = subscription("shop", MailSent, listen, {"queue": "slow", "timeout": 7})
+    own = subscription(
+        "shop", MailSent, listen, {"queue": "slow", "timeout": 7, "tries": 2, "delay": 0}
+    )
 
-    assert (taken.queue, taken.timeout) == ("emails", 30.0)
-    assert (own.queue, own.timeout) == ("slow", 7.0)
+    assert (taken.queue, taken.timeout, taken.tries) == ("emails", 30.0, 3)
+    assert taken.delay is not None
+    assert taken.delay(MailSent(to="a")) == 5.0
+    assert (own.queue, own.timeout, own.tries, own.delay) == ("slow", 7.0, 2, None)
+
+
+def test_the_policy_of_a_listener_is_not_changed_by_its_event() -> None:
+    taken = subscription("shop", MailSent, listen, {"retry": Retry(attempts=9)})
+
+    assert (taken.tries, taken.retry) == (None, Retry(attempts=9))
 
 
 def test_a_listener_of_several_takes_over_what_they_agree_on() -> None:
