@@ -15,7 +15,7 @@ from eventbus.drivers.base import ConsumerSpec
 from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.embedded import NatsServer
 from eventbus.worker.heartbeat import BEATS
-from tests.integration.rig import Line, driver_of, event, listener, plain
+from tests.integration.rig import Line, driver_of, event, listener, pending, plain
 
 pytestmark = pytest.mark.nats
 ACK_WAIT = 1.5
@@ -223,3 +223,29 @@ async def test_a_process_that_may_not_look_never_begins_and_says_why() -> None:
 
     assert "can't know whether it is its turn" in problems[0]
     assert not hand.open.is_set()
+
+
+async def test_newer_events_wait_for_one_that_was_lost_with_the_connection(
+    nats_server: NatsServer,
+) -> None:
+    hand = Hand()
+    async with (
+        Line(nats_server) as line,
+        driver_of(nats_server.url) as source,
+        driver_of(line.url) as driver,
+    ):
+        await driver.provision([ordered()])
+        async with contending(driver, hand):
+            await source.publish(event(1))
+            await hand.work(1)
+
+            line.back = lambda _: b""
+            await source.publish(event(2))
+            while await pending(nats_server) != (0, 1):  # noqa: ASYNC110 - the server's state
+                await asyncio.sleep(0.01)
+            line.cut()
+            line.back = lambda data: data
+            await source.publish(event(3))
+            order = await hand.work(3)
+
+    assert order == [1, 2, 3]

@@ -49,6 +49,7 @@ class PinnedConsumer(PullConsumer):
         self._pulled_at = 0.0
         self._is_open = False
         self._takeover = Takeover()
+        self._number = 0
         self._era = 0
         self._settlements = 0
         self._lost: set[JetStreamDelivery] = set()
@@ -143,6 +144,9 @@ class PinnedConsumer(PullConsumer):
         if pin != self._pin:
             self._pin = pin
             self._close(first=place.number)
+        elif self._is_open and place.number != self._number + 1:
+            self._close()  # a delivery was lost with the connection; it comes back after others
+        self._number = place.number
         if not self._is_open:
             self._takeover.took(place.sequence, place.number, again=place.delivered > 1)
         super()._take_message(raw, reply)
