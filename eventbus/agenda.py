@@ -42,6 +42,9 @@ class Agenda:
         schedules = self._driver.schedules
         id = h.unquoted(message.headers[h.ID])
         service = h.unquoted(message.headers[h.SOURCE])
+        if h.TICK in message.headers:
+            name, _, _ = h.unquoted(message.headers[h.TICK]).partition(" ")
+            return await self._add_tick(message, at, self._subjects.tick(service, name))
         holder = self._subjects.schedule(service, id)
         for _ in range(TRIES):
             try:
@@ -55,6 +58,25 @@ class Agenda:
                 waits = None if receipt.duplicate else self._place(id, service, at)
                 return replace(receipt, scheduled=waits)
         raise PublishError(f"'{message.headers[h.TYPE]}' {id} wasn't stored: others add it too")
+
+    async def _add_tick(self, message: Message, at: datetime, holder: str) -> Receipt:
+        """Store the next tick of a recurring event where its ticks wait.
+
+        The receipt says duplicate where one waits there already, or had before under this id.
+        """
+        schedules = self._driver.schedules
+        found = await schedules.read(holder)
+        instead_of = 0
+        if found is not None:
+            if not found.is_cancelled:
+                return self._seen(message, found)
+            instead_of = found.sequence
+            # The tick of that time may be the one that was cancelled: its id is known.
+            message = replace(message, id=f"{message.id}:{instead_of}")
+        try:
+            return await schedules.add(message, at=at, holder=holder, instead_of=instead_of)
+        except SequenceConflictError:  # another process was quicker
+            return self._seen(message, await schedules.read(holder))
 
     async def cancel(self, service: str, id: str) -> bool:
         """Have an event never fire; return False where it is too late, or nothing ever waited.
@@ -99,6 +121,12 @@ class Agenda:
         """Return what somebody else has put in its place; None where it has fired."""
         found = await self._driver.schedules.read(waiting.holder)
         return None if found is None or found.sequence == waiting.sequence else found
+
+    def _seen(self, message: Message, found: Waiting | None) -> Receipt:
+        """Return the receipt of a tick that somebody else has stored."""
+        stream, sequence = ("", 0) if found is None else (found.stream, found.sequence)
+        id = h.unquoted(message.headers[h.ID])
+        return Receipt(id, stream, sequence, duplicate=True, driver=self._driver.name)
 
     def _known(self, message: Message, waits: Scheduled, found: Waiting) -> Receipt:
         """Return the receipt of what stands there; it must be the same event."""

@@ -67,7 +67,7 @@ def encode(envelope: Envelope, subject: str) -> Message:
     if envelope.expires is not None:
         headers[h.EXPIRES] = h.render_time(envelope.expires)
     if envelope.due is not None:
-        headers |= _waiting(envelope.event, envelope.due)
+        headers |= _waiting(envelope, envelope.due)
     if envelope.trace:  # as they came from a request or another system
         headers |= {name: value for name, value in envelope.trace.items() if h.is_plain(value)}
     for name, value in envelope.headers.items():
@@ -75,10 +75,12 @@ def encode(envelope: Envelope, subject: str) -> Message:
     return Message(subject, h.Headers(shared, headers), envelope.body, id)
 
 
-def _waiting(event: Event, due: datetime) -> dict[str, str]:
+def _waiting(envelope: Envelope, due: datetime) -> dict[str, str]:
     """Return the headers of an event that waits for its time."""
-    fixed = event.event_spec is not None and not event.event_spec.can_unqueue
-    return {h.DUE: h.render_time(due), **({h.FIXED: "true"} if fixed else {})}
+    spec = envelope.event.event_spec
+    fixed = spec is not None and not spec.can_unqueue
+    ticks = {h.TICK: h.quoted(envelope.tick)} if envelope.tick else {}
+    return {h.DUE: h.render_time(due), **({h.FIXED: "true"} if fixed else {}), **ticks}
 
 
 @lru_cache(maxsize=1024)

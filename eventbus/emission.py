@@ -181,8 +181,8 @@ class Emitter:
         try:
             with direct:
                 receipt = await lane.chain(envelope)
-            if receipt.duplicate and due is None:
-                await self._check_duplicate(lane.driver, envelope, receipt, fresh=fresh)
+            if receipt.duplicate:
+                receipt = await self._repeated(lane.driver, envelope, receipt, fresh=fresh)
         except asyncio.CancelledError:
             self._remember(event, envelope.id, scope)
             raise
@@ -193,6 +193,11 @@ class Emitter:
             raise
         if repeated is not None:
             self._unresolved.pop(id(event), None)
+        self._tell(lane, envelope, receipt, started)
+        return receipt
+
+    def _tell(self, lane: _Lane, envelope: Envelope, receipt: Receipt, started: float) -> None:
+        publishing = self._publishing
         publishing.observe(
             Emitted(
                 envelope.name,
@@ -206,9 +211,32 @@ class Emitter:
                 causation_id=envelope.causation_id,
                 trace=receipt.trace,
                 tags=envelope.tags,
-                due=due,
+                due=envelope.due,
             )
         )
+
+    @property
+    def driver(self) -> Driver:
+        """The service's own driver."""
+        return self._lane.driver
+
+    @property
+    def source(self) -> str:
+        """The service that emits."""
+        return self._publishing.source
+
+    async def emit_tick(self, event: Event, *, id: str, due: datetime, tick: str) -> Receipt:
+        """Emit the event of a tick, to wait for its time; a duplicate where one waits already.
+
+        It goes through the service's own driver. Raises as `emit` does.
+        """
+        publishing, lane = self._publishing, self._lane
+        started = publishing.clock.monotonic()
+        source = publishing.source
+        envelope = Envelope.of(event, source=source, time=due, id=id, due=due, scope=Scope())
+        receipt = await lane.chain(replace(envelope, tick=tick))
+        if not receipt.duplicate:
+            self._tell(lane, envelope, receipt, started)
         return receipt
 
     async def emit_many(self, events: Iterable[Event]) -> list[Receipt]:
@@ -339,6 +367,16 @@ class Emitter:
                 raise
         # Refused, it would be tried again and again while the handled event holds the very room.
         return await driver.hold(message)
+
+    async def _repeated(
+        self, driver: Driver, envelope: Envelope, receipt: Receipt, *, fresh: bool
+    ) -> Receipt:
+        """Return the receipt of an event that was stored before under its id."""
+        if envelope.due is None:
+            await self._check_duplicate(driver, envelope, receipt, fresh=fresh)
+            return receipt
+        # With a new id it is this one, to whose first try there was no answer.
+        return replace(receipt, duplicate=False) if fresh else receipt
 
     async def _check_duplicate(
         self, driver: Driver, envelope: Envelope, receipt: Receipt, *, fresh: bool

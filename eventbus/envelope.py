@@ -60,6 +60,8 @@ class Envelope:
     """The user's own, by lower-case name."""
     trace: Mapping[str, str] = field(default_factory=lambda: NO_TRACE)
     """W3C ``traceparent``, ``tracestate`` and ``baggage``, as they are."""
+    tick: str = ""
+    """Of a recurring event that is emitted: what it is a tick of."""
 
     @classmethod
     def of(  # noqa: PLR0913 - one for each thing an emitter may say

@@ -37,6 +37,9 @@ from eventbus.registry import Registry
 from eventbus.relay.batch import Relaying
 from eventbus.relay.job import RelayJob
 from eventbus.roster import Roster, bind
+from eventbus.scheduler.recurring import FactoryT, Timetable
+from eventbus.scheduler.rules import Cron, Every, Rule
+from eventbus.scheduler.ticker import tickers
 from eventbus.states import States
 from eventbus.stores.choice import require_sql
 from eventbus.subject import check_event_name, check_service_name
@@ -118,6 +121,7 @@ class EventService:
         self._roster = Roster(self.name)
         self._relay = relay
         self._afterwards = Afterwards()
+        self._timetable = Timetable()
         self._jobs: list[Job] = []
         self._discovered = False
         self._emitter: Emitter | None = None
@@ -244,6 +248,46 @@ class EventService:
 
     def _configurations(self) -> dict[str, Configured]:
         return {**self.settings.drivers, **self._drivers}
+
+    def cron(
+        self, expression: str, /, *, timezone: str = "UTC", name: str | None = None
+    ) -> Callable[[FactoryT], FactoryT]:
+        """Emit an event by the clock on the wall: ``@events.cron("0 9 * * 1-5", timezone=...)``.
+
+        The function makes the event of a tick, from the tick's time in UTC or from nothing. It is
+        called ahead of time, perhaps in several processes, and must do nothing else; the work is a
+        listener's. Each tick is one event, however many processes this service has. The next one
+        waits on the server: if no process runs then, it comes all the same, and those after it are
+        left out until one runs again.
+
+        Args:
+            expression: Minute, hour, day of the month, month, day of the week.
+            timezone: Whose clock, like ``"Europe/Paris"``; daylight saving as Debian's cron.
+            name: What it is called, instead of the function's name; unique in the service.
+
+        Raises:
+            DeclarationError: It is declared wrongly, or the service is running.
+        """
+        return self._recurs(Cron(expression, timezone), name)
+
+    def every(
+        self, interval: Duration, /, *, name: str | None = None
+    ) -> Callable[[FactoryT], FactoryT]:
+        """Emit an event at each whole multiple of an interval, of a second or more, since 1970 UTC.
+
+        As `cron`, in all else.
+        """
+        return self._recurs(Every(interval), name)
+
+    def _recurs(self, rule: Rule, name: str | None) -> Callable[[FactoryT], FactoryT]:
+        if self._lifecycle is not None:
+            raise DeclarationError(f"service '{self.name}' is running; declare what recurs before")
+
+        def declare(factory: FactoryT) -> FactoryT:
+            self._timetable.declare(rule, factory, name)
+            return factory
+
+        return declare
 
     def background(self, job: JobT) -> JobT:
         """Run an async function as long as the service runs: an HTTP server, a poller.
@@ -518,7 +562,14 @@ class EventService:
         try:
             placed = [connections.add(one) for one in self._roster]
             worked = [one for one in placed if one is not None]
-            jobs = (*self._jobs, *self._upkeep(connections, worked), *self._relaying())
+            subjects = self.settings.subjects
+            ticking = tickers(self._timetable, self._emitter, subjects, observe, clock)
+            jobs = (
+                *self._jobs,
+                *self._upkeep(connections, worked),
+                *self._relaying(),
+                *ticking,
+            )
             worker = Worker(connections.driver, self._dispatcher, jobs=jobs, clock=clock)
             self._lifecycle = Lifecycle(
                 self.name, connections.driver, worker, observe=observe, clock=clock

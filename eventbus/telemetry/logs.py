@@ -31,6 +31,7 @@ from eventbus.telemetry.signals import (
     Settled,
     Stopped,
     Stuck,
+    TickFailed,
 )
 
 if TYPE_CHECKING:
@@ -335,6 +336,11 @@ _LINES: dict[type, tuple[str, Callable[[Any], int], Callable[[Any], _Fields]]] =
         "failed_hook.raised",
         _at(logging.ERROR),
         lambda one: {"event_id": one.id, **_place(one), **_error(one.error)},
+    ),
+    TickFailed: (
+        "tick.failed",
+        _at(logging.ERROR),
+        lambda one: {"service": one.service, "recurring": one.recurring, **_error(one.error)},
     ),
     Stopped: (
         "service.stopped",

@@ -38,6 +38,7 @@ from eventbus.telemetry.signals import (
     Returned,
     Settled,
     Stuck,
+    TickFailed,
 )
 
 __all__ = ("NAMES", "OPENMETRICS", "UNKNOWN", "Metrics")
@@ -78,6 +79,7 @@ _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "eventbus_relayed_total": ("Events of the outbox that the stream has", ("event",)),
     "eventbus_relay_refused_total": ("Tries of the outbox that were refused", ("event",)),
     "eventbus_outbox_failed_total": ("Events of the outbox that can't go", ("event",)),
+    "eventbus_ticks_failed_total": ("Ticks of recurring events that couldn't be stored", ()),
     "eventbus_purged_total": ("Handled events purged to make room", ()),
     "eventbus_reconnects_total": ("Connections that came back", ()),
     "eventbus_consumer_recovered_total": ("Pull loops that came back", ("listener",)),
@@ -192,6 +194,7 @@ class Metrics:
             Emitted: self._emitted,
             EmitFailed: self._emit_failed,
             Cancelled: lambda _: counters["eventbus_cancelled_total"].inc(),
+            TickFailed: lambda _: counters["eventbus_ticks_failed_total"].inc(),
             Returned: self._returned,
             Stuck: self._stuck,
             Connected: self._connect,

@@ -29,6 +29,7 @@ __all__ = (
     "Settled",
     "Stopped",
     "Stuck",
+    "TickFailed",
 )
 
 _log = logging.getLogger(__name__)
@@ -174,6 +175,15 @@ class FailedHookRaised:
 
 
 @dataclass(frozen=True, slots=True)
+class TickFailed:
+    """The next tick of a recurring event couldn't be stored; it is tried again."""
+
+    service: str
+    recurring: str
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """A service has stopped; ``cancelled`` listeners didn't finish within the grace period."""
 
@@ -191,6 +201,7 @@ Happened: TypeAlias = (
     | Returned
     | Stuck
     | FailedHookRaised
+    | TickFailed
     | Stopped
     | Condition
     | OutboxSignal

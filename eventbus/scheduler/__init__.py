@@ -1,0 +1,1 @@
+"""Recurring events: rules, what a service declares, and the job that keeps the next tick waiting."""
