@@ -327,12 +327,11 @@ class Emitter:
 
     def _agenda_of(self, scheduled: Scheduled) -> Agenda:
         """Return the agenda of the driver that keeps an event; by default the service's."""
-        lanes = (self._lane, *self._lanes.values())
-        found = (one.driver for one in lanes if one.driver.name == scheduled.driver)
-        return self._agenda(next(found, self._lane.driver))
-
-    def _agenda(self, driver: Driver) -> Agenda:
-        return Agenda(driver, self._publishing.subjects)
+        publishing = self._publishing
+        for route in publishing.named.values():
+            if route.driver.name == scheduled.driver:
+                return Agenda(route.driver, route.subjects)
+        return Agenda(publishing.driver, publishing.subjects)
 
     async def _publish(self, route: Route, envelope: Envelope) -> Receipt:
         message = codec.encode(envelope, route.subjects.prefix + envelope.name)

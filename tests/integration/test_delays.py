@@ -261,7 +261,7 @@ async def test_a_rescheduled_event_comes_once_at_its_new_time(nats_server: NatsS
 async def test_an_event_is_cancelled_or_comes_also_at_the_very_moment(
     nats_server: NatsServer,
 ) -> None:
-    count = 400
+    count = 200
 
     async def one(post: Post, number: int) -> tuple[str, bool]:
         at = SystemClock().now() + timedelta(seconds=0.5 + number / count)
@@ -273,7 +273,7 @@ async def test_an_event_is_cancelled_or_comes_also_at_the_very_moment(
             return receipt.id, await post.events.cancel(receipt.scheduled)
         return receipt.id, await post.events.reschedule(receipt.scheduled, delay=3600) is not None
 
-    async with working(nats_server) as post:
+    async with working(nats_server, emit_timeout=30, publish_timeout=10) as post:
         answers = dict(await asyncio.gather(*(one(post, number) for number in range(count))))
         too_late = {id for id, in_time in answers.items() if not in_time}
         assert await post.has(len(too_late))
