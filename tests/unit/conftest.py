@@ -20,7 +20,9 @@ from eventbus.drivers.base import (
     Receipt,
     Status,
 )
+from eventbus.drivers.schedules import Schedules
 from eventbus.envelope import Message
+from eventbus.errors import UnsupportedError
 
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)
 
@@ -146,6 +148,11 @@ class RecordingDriver:
 
     def watch(self, notify: Notify) -> None:
         """Take note of an observer."""
+
+    @property
+    def schedules(self) -> Schedules:
+        """Refuse: these tests of decisions have nothing wait."""
+        raise UnsupportedError(driver=self.name, feature="schedules", remedy="use memory")
 
     async def __aenter__(self) -> Self:
         """Connect."""
