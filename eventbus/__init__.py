@@ -20,7 +20,9 @@ from eventbus.errors import (
     UnknownEventError,
 )
 from eventbus.event import Data, Event, UnknownEvent
+from eventbus.eventmap import EventMap
 from eventbus.kinds import DomainEvent, NotificationEvent, StateDeleted, StateEvent
+from eventbus.listener import Listener
 from eventbus.middleware.base import Context, EmitMiddleware, Middleware
 from eventbus.middleware.breaker import Breaker
 from eventbus.registry import Registry
@@ -53,8 +55,10 @@ __all__ = (
     "Envelope",
     "Event",
     "EventBusError",
+    "EventMap",
     "EventService",
     "InvalidEventError",
+    "Listener",
     "Middleware",
     "NotificationEvent",
     "Receipt",

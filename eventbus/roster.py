@@ -1,11 +1,14 @@
 """The listeners of one service: each declared once, chosen by queue, checked before it works."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterator
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
+from eventbus.classes import AnyListener, is_listener_class, unfolded
+from eventbus.containers import built_by
 from eventbus.declaration import subscription
 from eventbus.errors import DuplicateSubscriptionError
 from eventbus.event import Event
+from eventbus.listener import Listener, Resolver
 from eventbus.registry import Registry
 from eventbus.subscription import EventT, ListenerOptions, Subscription
 
@@ -18,8 +21,9 @@ DefaultQueue: TypeAlias = Callable[[Subscription], str]
 class Roster:
     """What a service has declared so far, by listener."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, resolver: Resolver | None = None) -> None:
         self._service = service
+        self._resolver = resolver or built_by()
         self._subscriptions: dict[str, Subscription] = {}
 
     def __iter__(self) -> Iterator[Subscription]:
@@ -29,7 +33,7 @@ class Roster:
     def declare(
         self,
         event: type[Event] | str,
-        listener: Callable[..., Awaitable[None]],
+        listener: AnyListener,
         options: ListenerOptions[EventT],
     ) -> Subscription:
         """Add a listener.
@@ -38,7 +42,13 @@ class Roster:
             DeclarationError, SubjectError: It is declared wrongly.
             DuplicateSubscriptionError: The service has one of that name.
         """
-        one = subscription(self._service, event, listener, options)
+        if is_listener_class(listener):
+            of_class = cast("type[Listener[Event]]", listener)
+            listener, unchecked = unfolded(of_class, options, self._resolver)
+            options = cast("ListenerOptions[EventT]", unchecked)
+        one = subscription(
+            self._service, event, cast("Callable[..., Awaitable[None]]", listener), options
+        )
         if one.listener in self._subscriptions:
             raise DuplicateSubscriptionError(service=self._service, listener=one.listener)
         self._subscriptions[one.listener] = one

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack, cast, overload
 
 from eventbus import codec
 from eventbus.batch import BatchContext
+from eventbus.classes import AnyListener
 from eventbus.clock import Clock, SystemClock
 from eventbus.configuration import DriverConfig
 from eventbus.connections import Configured, Connection, Connections, connection_of
@@ -28,9 +29,11 @@ from eventbus.duration import Duration
 from eventbus.emission import Choose, Emitter, Publishing
 from eventbus.errors import DeclarationError, NotConnectedError, UnsupportedError
 from eventbus.event import Event, spec_of
+from eventbus.eventmap import EventMap
 from eventbus.faking import Fake, active_fakes, current_fake
 from eventbus.kinds import StateDeleted, StateEvent
 from eventbus.lifecycle import Lifecycle
+from eventbus.listener import Listener, Resolver
 from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions
 from eventbus.middleware.limit import Layer
 from eventbus.registry import Registry
@@ -107,6 +110,7 @@ class EventService:
         emit_middleware: Sequence[EmitMiddleware] = (),
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
+        container: Resolver | None = None,
         relay: bool | str = False,
     ) -> None:
         self.name = check_service_name(name)
@@ -118,7 +122,7 @@ class EventService:
         self._observers = Observers(observers)
         self._middleware = list(middleware)
         self._emit_middleware = list(emit_middleware)
-        self._roster = Roster(self.name)
+        self._roster = Roster(self.name, container)
         self._relay = relay
         self._afterwards = Afterwards()
         self._timetable = Timetable()
@@ -151,7 +155,8 @@ class EventService:
         self,
         event: type[EventT],
         listener: Callable[[EventT], Awaitable[None]]
-        | Callable[[EventT, Context], Awaitable[None]],
+        | Callable[[EventT, Context], Awaitable[None]]
+        | type[Listener[EventT]],
         /,
         **options: Unpack[ListenerOptions[EventT]],
     ) -> Subscribed: ...
@@ -168,7 +173,7 @@ class EventService:
     def subscribe(
         self,
         event: str,
-        listener: Callable[..., Awaitable[None]],
+        listener: Callable[..., Awaitable[None]] | type[Listener[EventT]],
         /,
         **options: Unpack[ListenerOptions[EventT]],
     ) -> Subscribed: ...
@@ -183,7 +188,7 @@ class EventService:
     def subscribe(
         self,
         event: type[EventT] | str,
-        listener: Callable[..., Awaitable[None]] | None = None,
+        listener: AnyListener | None = None,
         /,
         **options: Unpack[AllOptions[EventT]],
     ) -> object:
@@ -206,7 +211,7 @@ class EventService:
             one = self._roster.declare(event, listener, options)
             return Subscribed(one, self._listen, self._roster.redeclare)
 
-        def decorate(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        def decorate(function: AnyListener) -> AnyListener:
             if self._lifecycle is not None:
                 raise DeclarationError(
                     f"service '{self.name}' is running; use the call form: "
@@ -216,6 +221,13 @@ class EventService:
             return function
 
         return decorate
+
+    def include(self, event_map: EventMap) -> None:
+        """Add the listeners of a map; raises as `subscribe`."""
+        if self._lifecycle is not None:
+            raise DeclarationError(f"service '{self.name}' is running; include the map before")
+        for one in event_map:
+            self._roster.declare(one.event, one.handler, one.options)
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:

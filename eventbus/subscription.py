@@ -20,6 +20,7 @@ from eventbus.drivers.base import ConsumerSpec, Start
 from eventbus.duration import Duration, seconds
 from eventbus.errors import DeclarationError
 from eventbus.event import Event
+from eventbus.listener import Listener
 from eventbus.middleware.base import Context
 from eventbus.middleware.breaker import Breaker
 from eventbus.middleware.limit import Layer
@@ -36,7 +37,7 @@ __all__ = (
     "EventT",
     "FailedHook",
     "Handler",
-    "Listener",
+    "ListenerFunction",
     "ListenerOptions",
     "OnFailure",
     "Subscribed",
@@ -44,7 +45,7 @@ __all__ = (
 )
 
 EventT = TypeVar("EventT", bound=Event)
-Listener: TypeAlias = (
+ListenerFunction: TypeAlias = (
     Callable[[EventT], Awaitable[None]] | Callable[[EventT, Context], Awaitable[None]]
 )
 """What a user writes: an async function of the event, and of the context where it wants one."""
@@ -373,7 +374,7 @@ class BatchDecorator(Protocol[EventT]):
 
 
 class Decorator(Protocol[EventT]):
-    """Takes an async listener of the event, and gives it back unchanged."""
+    """Takes an async listener of the event, or a class of them, and gives it back unchanged."""
 
     @overload
     def __call__(
@@ -383,3 +384,5 @@ class Decorator(Protocol[EventT]):
     def __call__(
         self, listener: Callable[[EventT, Context], Awaitable[None]], /
     ) -> Callable[[EventT, Context], Awaitable[None]]: ...
+    @overload
+    def __call__(self, listener: type[Listener[EventT]], /) -> type[Listener[EventT]]: ...
