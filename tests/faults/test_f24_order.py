@@ -1,4 +1,4 @@
-"""F24: the process that works an ordered listener is killed and frozen, and the server is killed.
+"""F24: what works an ordered listener is killed, frozen, cut off, or loses its server.
 
 ``EVENTBUS_TEST_SEED`` repeats the choices of a run; a failure names its seed.
 """
@@ -6,13 +6,14 @@
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from eventbus.embedded import NatsServer
 from tests.faults.harness.history import What
+from tests.faults.harness.proxy import Proxy
 from tests.faults.harness.stage import Stage
 from tests.faults.harness.step import StepTaken
 from tests.faults.harness.worker import Worker
@@ -28,16 +29,17 @@ that it held."""
 class Crew:
     """Three processes with the same ordered listener, of which the server lets one work."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, urls: Sequence[str] = ("", "", "")) -> None:
         self._stage = stage
         self._read = 0
         self._last = 0
         self._done: set[str] = set()
-        self.workers = [self._worker(number) for number in range(3)]
+        self.workers = [self._worker(number, url) for number, url in enumerate(urls)]
 
-    def _worker(self, number: int) -> Worker:
+    def _worker(self, number: int, url: str) -> Worker:
         return self._stage.worker(
             f"w{number}",
+            url=url,
             ordered=True,
             concurrency=16,
             ack_wait=ACK_WAIT,
@@ -137,5 +139,26 @@ async def test_f24_order_by_key_is_kept_while_the_server_is_killed(
             nats_server.kill()
             await asyncio.to_thread(nats_server.restart)
     await stage.drained(30)
+
+    await stage.check(ordered=["send"])
+
+
+async def test_f24_order_by_key_is_kept_while_the_line_of_the_process_that_works_it_breaks(
+    stage: Stage, nats_server: NatsServer, chance: random.Random
+) -> None:
+    async with AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(Proxy(nats_server.url)) for _ in range(3)]
+        crew = Crew(stage, [one.url for one in lines])
+        await crew.start()
+
+        for first, name in enumerate(("lose_answers", "black_hole", "lose_answers", "reset")):
+            ahead = crew.handled() + chance.randrange(50, 1000)
+            async with emitting(stage, 50, range(first * 30, first * 30 + 30), chance):
+                owner = await crew.reach(ahead)
+                line = lines[crew.workers.index(owner)]
+                getattr(line, name)()
+                await asyncio.sleep(chance.uniform(0.5, 3))
+                line.restore()
+        await stage.drained(30)
 
     await stage.check(ordered=["send"])
