@@ -151,7 +151,7 @@ EMITS: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] =
         ("user.created", GOOD),
         {"idd": "1"},
         TypeError,
-        "emit() has no option 'idd' (it has id, key, headers, correlation_id",
+        "emit() has no option 'idd' (it has id, key, headers",
     ),
 }
 

@@ -89,6 +89,8 @@ class MemoryBroker:
         )
         self._dead: dict[str, Stream] = {}
         self._taken_over = 0
+        self.is_blocked = False
+        """Whether what waits finds no room."""
         self.waiting: dict[str, Waiting] = {}
         """What waits for its time, and the marks of what was cancelled, by holder."""
 
@@ -347,6 +349,7 @@ class MemoryBroker:
 
     def _take_over(self) -> None:
         """Store what waits and is due, in its order; the first that doesn't fit holds up the rest."""
+        self.is_blocked = False
         while self._taken_over < self.later.last:
             stored = self.later.get(self._taken_over + 1)
             subject = None if stored is None else self._event(stored.message.subject)
@@ -354,6 +357,7 @@ class MemoryBroker:
                 try:
                     self.events.put(replace(stored.message, subject=subject))
                 except DriverError:
+                    self.is_blocked = True
                     return
             self._taken_over += 1
 

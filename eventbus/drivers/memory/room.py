@@ -71,6 +71,8 @@ class MemoryRoom:
 
     async def pressed(self, within: float) -> bool:
         """Wait until a publish found no room; False where none did ``within`` so many seconds."""
+        if self._broker.is_blocked:
+            return True
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         tell = partial(_answer, answer, was=True)
         self._broker.pressed.append(tell)

@@ -1,0 +1,22 @@
+"""A new listener may start with a sequence."""
+
+from tests.conformance.stage import Made, Stage
+
+HISTORY = ("2", "3")
+
+
+async def play(stage: Stage) -> None:
+    async with stage.service("emitter") as emitter:
+        await emitter.emit(Made(number=1))
+        await emitter.emit(Made(number=2))
+
+        events = stage.service()
+
+        @events.subscribe(Made, start=2, concurrency=1)
+        async def one(event: Made) -> None:
+            stage.note(event.number)
+
+        async with events:
+            await emitter.emit(Made(number=3))
+            await stage.until(len(HISTORY))
+            await stage.quiet()

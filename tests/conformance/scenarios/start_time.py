@@ -1,0 +1,25 @@
+"""A new listener may start with what was stored since a time."""
+
+from tests.conformance.stage import Made, Stage
+
+HISTORY = ("2", "3")
+
+
+async def play(stage: Stage) -> None:
+    async with stage.service("emitter") as emitter:
+        await emitter.emit(Made(number=1))
+        await stage.wait(0.3)
+        since = stage.clock.now()
+        await stage.wait(0.3)
+        await emitter.emit(Made(number=2))
+
+        events = stage.service()
+
+        @events.subscribe(Made, start=since, concurrency=1)
+        async def one(event: Made) -> None:
+            stage.note(event.number)
+
+        async with events:
+            await emitter.emit(Made(number=3))
+            await stage.until(len(HISTORY))
+            await stage.quiet()
