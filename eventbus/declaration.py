@@ -96,6 +96,7 @@ def subscription(
         timeout=_timeout(name, options.get("timeout", DEFAULT_TIMEOUT)),
         queue=options.get("queue"),
         connection=options.get("connection"),
+        after_commit=options.get("after_commit", False),
         start=_start(name, options.get("start", "new")),
         middleware=layers,
         ack_wait=max(MIN_ACK_WAIT, duration_of(name, "ack_wait", options.get("ack_wait", 30.0))),

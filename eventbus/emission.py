@@ -175,6 +175,8 @@ class Emitter:
             scope=scope,
         )
         lane.check(envelope)
+        if is_immediate(lane.driver) and self._deferred(lane, envelope, options):
+            return Receipt(envelope.id, "", 0, driver=lane.driver.name, pending=True)
         fresh = given is None and repeated is None and scope.handled is None
         started = publishing.clock.monotonic()
         direct = outside_transactions() if options.get("immediate") else nullcontext()
@@ -195,6 +197,26 @@ class Emitter:
             self._unresolved.pop(id(event), None)
         self._tell(lane, envelope, receipt, started)
         return receipt
+
+    def _deferred(self, lane: _Lane, envelope: Envelope, options: EmitOptions) -> bool:
+        """Have an event's listeners run after the commit; False where they are to run now."""
+        spec = envelope.event.event_spec
+        waits = options.get("after_commit", spec is not None and spec.after_commit)
+        transaction = open_transaction() if waits and not options.get("immediate") else None
+        if transaction is None:
+            return False
+        transaction.defer(partial(self._after_commit, lane, envelope))
+        return True
+
+    async def _after_commit(self, lane: _Lane, envelope: Envelope) -> None:
+        """Emit what waited for a commit; who emitted it has gone on, so observers are told."""
+        started = self._publishing.clock.monotonic()
+        try:
+            receipt = await lane.chain(envelope)
+        except Exception as exc:  # noqa: BLE001 - whatever a listener raised, it is committed
+            self._failed(lane.driver, envelope, exc, started)
+        else:
+            self._tell(lane, envelope, receipt, started)
 
     def _tell(self, lane: _Lane, envelope: Envelope, receipt: Receipt, started: float) -> None:
         publishing = self._publishing

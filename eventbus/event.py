@@ -140,6 +140,8 @@ class EventSpec:
     """The longest run of its listeners, where they don't say."""
     can_unqueue: bool = True
     """Whether one that waits for its time may be taken back."""
+    after_commit: bool = False
+    """Whether, in a transaction, listeners of this process get it after the commit alone."""
     kind: Kind = "event"
     """What it is for; comes from its base class."""
 
@@ -193,6 +195,7 @@ class Event(Data):
         tries: int | None = None,
         timeout: Duration | None = None,
         can_unqueue: bool = True,
+        after_commit: bool = False,
         **config: Unpack[ConfigDict],
     ) -> None:
         """Name the class keywords for type checkers; they are read once the fields are known."""
@@ -291,8 +294,9 @@ def _listening_problems(spec: EventSpec) -> Iterator[str]:
     """Yield what no listener could take over."""
     if spec.tries is not None and (type(spec.tries) is not int or spec.tries < 1):
         yield f"tries={spec.tries!r} must be a whole number from 1"
-    if type(spec.can_unqueue) is not bool:
-        yield f"can_unqueue={spec.can_unqueue!r} must be True or False"
+    for keyword in ("can_unqueue", "after_commit"):
+        if type(getattr(spec, keyword)) is not bool:
+            yield f"{keyword}={getattr(spec, keyword)!r} must be True or False"
     try:
         if spec.queue is not None:
             check_name(spec.queue, "queue")

@@ -4,6 +4,7 @@ import asyncio
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from typing import cast
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from eventbus.envelope import Envelope, Message
 from eventbus.errors import CodecError, Discard, SchemaError
 from eventbus.event import Data, Event
 from eventbus.middleware.base import Context, chain
+from eventbus.stores.base import open_transaction
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import ListenerStarted, Observers, Received, Returned, Settled
 
@@ -71,6 +73,17 @@ class ImmediateListener:
         return known
 
     async def _run(self, envelope: Envelope) -> Exception | None:
+        transaction = open_transaction() if self._subscription.after_commit else None
+        if transaction is None:
+            return await self._run_now(envelope)
+        transaction.defer(partial(self._run_later, envelope))
+        return None
+
+    async def _run_later(self, envelope: Envelope) -> None:
+        # Its outcome is told to the observers; the emitter has gone on.
+        await self._run_now(envelope)
+
+    async def _run_now(self, envelope: Envelope) -> Exception | None:
         one, wiring = self._subscription, self._wiring
         context = self._context(envelope)
         watched = _is_watched(wiring)

@@ -123,6 +123,9 @@ class ListenerOptions(TypedDict, Generic[EventT], total=False):
     not where it couldn't be read. The letter is stored by then. At least once: a crash before the
     end repeats the last attempt, then this. It has the listener's time limit; what it raises is
     told to the observers as `FailedHookRaised`, and changes nothing."""
+    after_commit: bool
+    """Where an event is emitted in a transaction and handled within the emit (driver ``sync``),
+    run after the commit, and not if it rolls back. What it raises is told to the observers."""
 
 
 class BatchOptions(ListenerOptions[EventT], Generic[EventT], total=False):
@@ -171,6 +174,7 @@ class Subscription:
     ordered: bool = False
     on_failure: OnFailure = "skip"
     connection: str | None = None
+    after_commit: bool = False
     batch: Batch | None = None
     batch_handler: BatchHandler | None = None
     """Set where ``batch`` is; ``handler`` gives it one event then."""

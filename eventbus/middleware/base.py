@@ -48,6 +48,9 @@ class EmitOptions(TypedDict, total=False):
     delayed, after its time; or a time, aware. Instead of the class's."""
     immediate: bool
     """Go direct, also inside of ``events.transaction``: whatever becomes of the transaction."""
+    after_commit: bool
+    """In a transaction, have listeners of this process (driver ``sync``) run after its commit, and
+    not if it rolls back, instead of the class's word. What waits in the outbox does so anyway."""
 
 
 class Emit(Protocol):

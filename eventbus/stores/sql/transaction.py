@@ -14,7 +14,7 @@ from sqlalchemy.util import await_only
 
 from eventbus.envelope import Message
 from eventbus.errors import DeclarationError, StoreError
-from eventbus.stores.base import Deferred, within
+from eventbus.stores.base import Deferred, outside_transactions, within
 from eventbus.stores.sql.rows import insertion, values_of
 from eventbus.stores.sql.tables import outbox
 
@@ -173,5 +173,6 @@ class AfterCommit:
 
 
 async def _do(jobs: Sequence[Deferred]) -> None:
-    for job in jobs:
-        await job()
+    with outside_transactions():  # this one is over
+        for job in jobs:
+            await job()
