@@ -233,6 +233,10 @@ class Subjects:
         """Where a delayed emit waits."""
         return f"{self.namespace}-sched.{service}.{encode_key(id)}"
 
+    def schedules(self, service: str = "*") -> str:
+        """Return the pattern of where the delayed emits of a service wait, or of all."""
+        return f"{self.namespace}-sched.{service}.*"
+
     def tick(self, service: str, name: str) -> str:
         """Where the next tick of a recurring event waits; no listener's retry waits there.
 

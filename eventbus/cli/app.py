@@ -15,6 +15,7 @@ from eventbus.cli.listener import listener
 from eventbus.cli.make.command import make
 from eventbus.cli.outbox import outbox, relay
 from eventbus.cli.run import run as run_services
+from eventbus.cli.schedule import schedule
 from eventbus.cli.store import store
 from eventbus.errors import EventBusError
 
@@ -58,6 +59,7 @@ app.add_typer(listener, name="listener")
 app.add_typer(make, name="make")
 app.command("relay")(relay)
 app.add_typer(outbox, name="outbox")
+app.add_typer(schedule, name="schedule")
 app.add_typer(store, name="store")
 
 

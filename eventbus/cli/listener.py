@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eventbus.cli import console
-from eventbus.cli.dlq.session import Json, ask
+from eventbus.cli.session import Json, ask
 
 if TYPE_CHECKING:
     from eventbus.drivers.jetstream.admin import ConsumerView

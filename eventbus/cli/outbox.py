@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eventbus.cli import console
-from eventbus.cli.dlq.session import Json
+from eventbus.cli.session import Json
 
 if TYPE_CHECKING:
     from eventbus.ops.outbox import OutboxStatus

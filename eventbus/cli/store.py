@@ -3,7 +3,7 @@
 import typer
 
 from eventbus.cli import console
-from eventbus.cli.dlq.session import Json
+from eventbus.cli.session import Json
 
 __all__ = ("init", "store")
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, cast
 import typer
 
 from eventbus.cli import console
-from eventbus.cli.dlq.session import ask, letter_of
+from eventbus.cli.dlq.session import letter_of
 from eventbus.cli.emit import NOTHING_DECLARED
+from eventbus.cli.session import ask
 from eventbus.errors import EventBusError, InvalidEventError, UnknownEventError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import typer
 
 from eventbus.cli import console
 from eventbus.cli.dlq.filters import filtered
-from eventbus.cli.dlq.session import All, Json, Numbers, ask, check_choice, chosen
+from eventbus.cli.dlq.session import All, Numbers, check_choice, chosen
+from eventbus.cli.session import Json, ask
 
 if TYPE_CHECKING:
     from eventbus.drivers.jetstream.driver import JetStreamDriver

@@ -7,7 +7,8 @@ import typer
 from eventbus.cli import console
 from eventbus.cli.dlq import printing
 from eventbus.cli.dlq.filters import filtered
-from eventbus.cli.dlq.session import Json, ask, letter_of, say_none
+from eventbus.cli.dlq.session import letter_of, say_none
+from eventbus.cli.session import Json, ask
 
 if TYPE_CHECKING:
     from eventbus.drivers.jetstream.driver import JetStreamDriver

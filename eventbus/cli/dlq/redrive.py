@@ -11,7 +11,8 @@ from eventbus.cli import console
 from eventbus.cli.dlq import printing
 from eventbus.cli.dlq.editing import changed_letter
 from eventbus.cli.dlq.filters import filtered
-from eventbus.cli.dlq.session import All, Json, Numbers, ask, check_choice, chosen, say_none
+from eventbus.cli.dlq.session import All, Numbers, check_choice, chosen, say_none
+from eventbus.cli.session import Json, ask
 
 if TYPE_CHECKING:
     from eventbus.drivers.jetstream.driver import JetStreamDriver

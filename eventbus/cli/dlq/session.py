@@ -1,8 +1,7 @@
-"""What the commands share: a connection for one question, and the letters that are meant."""
+"""What the commands share: the letters that are meant."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,11 +11,8 @@ if TYPE_CHECKING:
     from eventbus.drivers.jetstream.driver import JetStreamDriver
     from eventbus.ops.deadletters import Letter, Where
 
-__all__ = ("All", "Json", "Numbers", "ask", "check_choice", "chosen", "letter_of", "say_none")
+__all__ = ("All", "Numbers", "check_choice", "chosen", "letter_of", "say_none")
 
-T = TypeVar("T")
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 All = Annotated[bool, typer.Option("--all", help="Every letter.")]
 Numbers = Annotated[
     list[int] | None,
@@ -27,24 +23,6 @@ Numbers = Annotated[
         show_default=False,
     ),
 ]
-
-
-def ask(question: "Callable[[JetStreamDriver], Awaitable[T]]") -> T:
-    """Return the answer to a question that is put over a connection of its own.
-
-    Raises:
-        EventBusError: The server can't be reached, or what the question raises.
-    """
-    from eventbus.ops.connect import connected
-    from eventbus.settings import Settings
-
-    settings = Settings.load()
-
-    async def run() -> T:
-        async with connected(settings) as driver:
-            return await question(driver)
-
-    return asyncio.run(run())
 
 
 def check_choice(numbers: Sequence[int] | None, where: "Where", *, everything: bool) -> None:
