@@ -30,6 +30,7 @@ from eventbus.subscription import (
     BatchOptions,
     EventT,
     FailedHook,
+    Inbox,
     ListenerOptions,
     OnFailure,
     Subscription,
@@ -104,6 +105,7 @@ def subscription(
         breaker=breaker,
         ordered=_ordered(name, options),
         on_failure=_on_failure(name, options),
+        inbox=_inbox(name, options),
         batch=batch,
         batch_handler=many,
         undeclared=bool(annotations) and annotations[0] is UnknownEvent,
@@ -215,6 +217,20 @@ def _on_failure(listener: str, options: ListenerOptions[EventT]) -> OnFailure:
             "ordered=True, or drop it"
         )
     return chosen
+
+
+def _inbox(listener: str, options: Mapping[str, object]) -> Inbox | None:
+    chosen = options.get("inbox", False)
+    if chosen not in (True, False, "sql", "kv"):
+        raise DeclarationError(
+            f"listener '{listener}': inbox={chosen!r} must be True (the same as 'sql'), or 'kv'"
+        )
+    if chosen and options.get("batch") is not None:
+        raise DeclarationError(
+            f"listener '{listener}': inbox= handles one event in a transaction, which batch= "
+            "contradicts; drop one of them"
+        )
+    return ("kv" if chosen == "kv" else "sql") if chosen else None
 
 
 def _start(listener: str, start: Start) -> Start:

@@ -156,6 +156,8 @@ class Drop:
     """The listener is done with it on purpose: acknowledged, counted and logged."""
 
     reason: str
+    duplicate: bool = False
+    """Whether it was handled before, and this delivery is one too many."""
 
 
 @dataclass(frozen=True, slots=True)

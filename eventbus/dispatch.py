@@ -84,6 +84,8 @@ class Wiring:
     retry: Retry
     """Where a subscription declares none."""
     park_after: float
+    inbox: Callable[[Subscription], Layer] | None = None
+    """Gives a listener its inbox."""
     chance: Callable[[], float] = field(default=random.random)
     """A number in [0, 1) for jitter."""
 
@@ -100,6 +102,8 @@ def layers_of(one: Subscription, wiring: Wiring) -> list[Middleware]:
     if retry.quick:
         layers.append(Quick(retry, wiring.clock, wiring.chance))
     layers.extend(one.middleware)
+    if one.inbox is not None and wiring.inbox is not None:
+        layers.append(wiring.inbox(one))  # innermost: each run is a transaction of its own
     return [_bound(layer, one, wiring) for layer in layers]
 
 

@@ -41,6 +41,7 @@
     │  ├─ ListenerTimeoutError            a listener ran longer than it may
     │  └─ GaveUpError                     a dead letter whose listener raised nothing
     └─ Signal                             control flow, outside the tree on purpose
+       ├─ AlreadyHandled                  the inbox knows it: acknowledged, not run
        ├─ RetryLater(after=None)          try again, after a while
        ├─ Postpone(after)                 not now, and no attempt; for middleware
        ├─ Reject(reason)                  dead letter at once
@@ -57,6 +58,7 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 __all__ = (
+    "AlreadyHandled",
     "BackpressureError",
     "CertificateError",
     "CodecError",
@@ -532,6 +534,10 @@ class Signal(Exception):  # noqa: N818 - control flow, not an error
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the fields: a listener may raise it in a process of a pool."""
         return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+class AlreadyHandled(Signal):
+    """The listener has handled this event before: acknowledged, with the outcome ``duplicate``."""
 
 
 class RetryLater(Signal):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import cast
 
 from eventbus.clock import Clock
@@ -22,13 +23,21 @@ class Lifecycle:
     """
 
     def __init__(
-        self, name: str, driver: Driver, worker: Worker, *, observe: Observer, clock: Clock
+        self,
+        name: str,
+        driver: Driver,
+        worker: Worker,
+        *,
+        observe: Observer,
+        clock: Clock,
+        resources: Sequence[AbstractAsyncContextManager[object]] = (),
     ) -> None:
         self._name = name
         self._driver = driver
         self._worker = worker
         self._observe = observe
         self._clock = clock
+        self._resources = resources
         self._stopping = asyncio.Event()
         self._grace = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -91,7 +100,10 @@ class Lifecycle:
         started: "asyncio.Future[None]",
     ) -> None:
         try:
-            async with self._driver:
+            async with contextlib.AsyncExitStack() as stack:
+                for resource in self._resources:
+                    await stack.enter_async_context(resource)
+                await stack.enter_async_context(self._driver)
                 await self._driver.provision([one.consumer() for one in subscriptions])
                 await self._driver.report_orphans([one.consumer() for one in declared])
                 cancelled = await self._worker.run(

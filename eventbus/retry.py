@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, TypeVar
 from eventbus.delivery import Ack, DeadLetter, Decision, Drop, Nak, Park, Reason
 from eventbus.duration import Duration, seconds
 from eventbus.errors import (
+    AlreadyHandled,
     DeclarationError,
     Discard,
     EventBusError,
@@ -159,6 +160,8 @@ class Retry:
         match error:
             case None:
                 return Ack()
+            case AlreadyHandled():
+                return Drop("handled before", duplicate=True)
             case Discard(reason=reason):
                 return Drop(reason)
             case Reject(reason=reason):

@@ -31,6 +31,7 @@ from eventbus.errors import DeclarationError, NotConnectedError, UnsupportedErro
 from eventbus.event import Event, spec_of
 from eventbus.eventmap import EventMap
 from eventbus.faking import Fake, active_fakes, current_fake
+from eventbus.inbox import Inboxes
 from eventbus.kinds import StateDeleted, StateEvent
 from eventbus.lifecycle import Lifecycle
 from eventbus.listener import Listener, Resolver
@@ -70,6 +71,7 @@ __all__ = ("EventService",)
 
 StateT = TypeVar("StateT", bound=StateEvent)
 JobT = TypeVar("JobT", bound=Job)
+ResourceT = TypeVar("ResourceT", bound=AbstractAsyncContextManager[object])
 ListenerT = TypeVar("ListenerT", bound=Callable[..., Awaitable[None]])
 
 
@@ -127,6 +129,7 @@ class EventService:
         self._afterwards = Afterwards()
         self._timetable = Timetable()
         self._jobs: list[Job] = []
+        self._resources: list[AbstractAsyncContextManager[object]] = []
         self._discovered = False
         self._emitter: Emitter | None = None
         self._lifecycle: Lifecycle | None = None
@@ -314,6 +317,20 @@ class EventService:
             raise DeclarationError(f"service '{self.name}' is running; add background jobs before")
         self._jobs.append(job)
         return job
+
+    def resource(self, manager: ResourceT) -> ResourceT:
+        """Open something as long as the service runs: a pool, a client, a file.
+
+        It is entered before the service connects and left after its last listener has ended,
+        in the reverse order where there are several; what it raises ends the start.
+
+        Raises:
+            DeclarationError: The service is running.
+        """
+        if self._lifecycle is not None:
+            raise DeclarationError(f"service '{self.name}' is running; add resources before")
+        self._resources.append(manager)
+        return manager
 
     def observe(self, observer: Observer) -> None:
         """Tell ``observer`` what happens in this service, from now on."""
@@ -568,6 +585,7 @@ class EventService:
             raise DeclarationError(f"service '{self.name}' is already started")
         self._roster.bind_all(self.registry, self.discover)
         connections = self._connections = self._connected()
+        self._inboxes = Inboxes(self.settings, self.transaction, self._clock)
         observe, clock = self._observers, self._clock
         connections.driver.watch(observe)
         self._emitter = Emitter(self._publishing(connections))
@@ -584,8 +602,15 @@ class EventService:
             )
             worker = Worker(connections.driver, self._dispatcher, jobs=jobs, clock=clock)
             self._lifecycle = Lifecycle(
-                self.name, connections.driver, worker, observe=observe, clock=clock
+                self.name,
+                connections.driver,
+                worker,
+                observe=observe,
+                clock=clock,
+                resources=(*self._resources, self._inboxes),
             )
+            if self._has_inbox:
+                await self._inboxes.check()
             await self._lifecycle.start(worked, declared=self.subscriptions)
         except BaseException:
             self._ended()
@@ -708,14 +733,19 @@ class EventService:
         return Dispatcher(one, self._connections.wiring(one.durable))
 
     def _relaying(self) -> tuple[Job, ...]:
-        if not self._relay:
+        if not self._relay and not self._has_inbox:
             return (self._afterwards.run,)
         assert self._connections is not None, "a service that runs has connections"
-        source = self.name if self._relay is True else self._relay
+        source = self._relay if isinstance(self._relay, str) else self.name
         route = self._connections.default.route
         relaying = Relaying(route.driver, route.subjects, self._observers, self._clock)
         relay = RelayJob(self.settings.store_url, source, relaying)
-        return (self._afterwards.run, relay.run)
+        pruning = (self._inboxes.prune,) if self._has_inbox else ()
+        return (self._afterwards.run, relay.run, *pruning)
+
+    @property
+    def _has_inbox(self) -> bool:
+        return any(one.inbox == "sql" for one in self._roster)
 
     def _publishing(self, connections: Connections) -> Publishing:
         default = connections.default.route
@@ -742,6 +772,7 @@ class EventService:
             middleware=tuple(self._middleware),
             retry=connection.retry,
             park_after=connection.settings.park_after,
+            inbox=self._inboxes,
         )
 
 

@@ -111,7 +111,7 @@ class Settler:
                 if self._parked is not None:
                     await self._parked.handled(run.delivery)
                 await run.delivery.ack()
-                outcome = Outcome.OK if isinstance(decision, Ack) else Outcome.DROPPED
+                outcome = _outcome(decision)
             case Nak(delay=delay) | Park(delay=delay) if self._subscription.ordered:
                 await self._wait(run, delay)
                 return Outcome.RETRY
@@ -312,3 +312,9 @@ class Settler:
             with suppress(PayloadTooLargeError):
                 return await self._driver.publish(letter, headroom=0)
         return await self._driver.publish(letters[-1], headroom=0)
+
+
+def _outcome(decision: Ack | Drop) -> Outcome:
+    if isinstance(decision, Ack):
+        return Outcome.OK
+    return Outcome.DUPLICATE if decision.duplicate else Outcome.DROPPED

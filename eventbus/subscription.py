@@ -37,6 +37,7 @@ __all__ = (
     "EventT",
     "FailedHook",
     "Handler",
+    "Inbox",
     "ListenerFunction",
     "ListenerOptions",
     "OnFailure",
@@ -54,6 +55,8 @@ Handler: TypeAlias = Callable[[Event, Context], Awaitable[None]]
 FailedHook: TypeAlias = Callable[[EventT, Context, Exception], Awaitable[None]]
 """What is told of an event that became a dead letter: the event, its context, and why."""
 
+Inbox: TypeAlias = Literal["sql", "kv"]
+"""Where a listener marks what it has handled."""
 OnFailure: TypeAlias = Literal["skip", "park_key"]
 """What an ordered listener does about a key whose event it can't handle."""
 
@@ -118,6 +121,12 @@ class ListenerOptions(TypedDict, Generic[EventT], total=False):
     """With ``ordered``, after the last attempt: ``"skip"`` (where not given) goes on with the
     key's next event; with ``"park_key"`` it and all later ones of its key become dead letters
     until they are redriven by key. An expired event parks nothing."""
+    inbox: bool | Inbox
+    """Handle each event once (P3). With True the listener runs in a transaction of the store's
+    database, ``context.session``, which ends with a mark of the event: what it writes there
+    happens exactly once, and what it emits goes with it, through the outbox, which the service
+    relays. ``"kv"`` marks events on the server instead, after the run: most redeliveries are
+    skipped, but a crash between the run and the mark repeats it."""
     failed: FailedHook[EventT]
     """Called once an event has become a dead letter, after its last attempt or without one, and
     not where it couldn't be read. The letter is stored by then. At least once: a crash before the
@@ -178,6 +187,7 @@ class Subscription:
     batch: Batch | None = None
     batch_handler: BatchHandler | None = None
     """Set where ``batch`` is; ``handler`` gives it one event then."""
+    inbox: Inbox | None = None
     undeclared: bool = False
     """Whether it is annotated with `UnknownEvent`, and so means events that aren't declared."""
 

@@ -3,13 +3,17 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, Unpack, overload
 
 from eventbus.drivers.base import Receipt
 from eventbus.duration import Duration
 from eventbus.envelope import Envelope
+from eventbus.errors import DeclarationError
 from eventbus.event import Event
 from eventbus.record import quick
+
+if TYPE_CHECKING:  # slow to import, and an extra
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 __all__ = (
     "CallEmit",
@@ -95,6 +99,24 @@ class Context:
     sequence: int
     emit: Emit = field(repr=False, compare=False)
     """Emit from here; the same as ``events.emit`` while the listener runs."""
+    database: "AsyncSession | None" = field(default=None, repr=False, compare=False)
+    """The session of an inbox; `session` is the same, where there is one."""
+
+    @property
+    def session(self) -> "AsyncSession":
+        """The transaction of the listener's inbox, as a session of SQLAlchemy.
+
+        It commits with the mark that the event is handled, after the listener returned, and rolls
+        back where it raises; begin, commit and roll back nothing yourself.
+
+        Raises:
+            DeclarationError: The listener has no ``inbox=True``.
+        """
+        if self.database is None:
+            raise DeclarationError(
+                f"listener '{self.listener}' has no session; subscribe it with inbox=True"
+            )
+        return self.database
 
 
 CallNext: TypeAlias = Callable[[Context], Awaitable[None]]

@@ -94,7 +94,7 @@ def test_a_code_begins_with_that_of_its_family() -> None:
             assert error.code.split(".")[0] == family.code
 
 
-SIGNALS = {"Signal", "Reject", "Discard", "RetryLater", "Postpone"}
+SIGNALS = {"AlreadyHandled", "Signal", "Reject", "Discard", "RetryLater", "Postpone"}
 
 
 def test_the_module_exports_every_error_it_defines() -> None:

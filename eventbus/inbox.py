@@ -1,0 +1,113 @@
+"""`Inboxes`: what lets the listeners of a service have each effect once."""
+
+import logging
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Self
+
+from eventbus.clock import Clock
+from eventbus.errors import DeclarationError, StoreError
+from eventbus.middleware.base import CallNext, Context
+from eventbus.middleware.limit import Layer
+from eventbus.middleware.marks import Marks
+from eventbus.stores.choice import engine_of
+from eventbus.subscription import Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+    from eventbus.settings import Settings
+
+__all__ = ("Inboxes",)
+
+PRUNE_EVERY = 3600.0
+AGAIN_AFTER = 30.0
+_log = logging.getLogger(__name__)
+
+
+class Inboxes:
+    """The inboxes of one service; entered with it, its database is closed at the end.
+
+    Args:
+        settings: Where the database is, and how long events, and so marks, are kept.
+        transaction: Lets the emits of a block take part in a session's transaction.
+        clock: Stamps marks, and says when to prune them.
+    """
+
+    def __init__(
+        self,
+        settings: "Settings",
+        transaction: "Callable[[AsyncSession], AbstractAsyncContextManager[None]]",
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._transaction = transaction
+        self._clock = clock
+        self._engine: AsyncEngine | None = None
+
+    def __call__(self, one: Subscription) -> Layer:
+        """Return the inbox of a listener.
+
+        Raises:
+            SettingsError: The database isn't one that the stores work with.
+        """
+        if one.inbox == "kv":
+            return Marks(self._settings.max_age)
+        from eventbus.stores.sql.inbox import SqlInbox
+
+        inbox = SqlInbox(
+            self._opened(), one.durable, take_part=self._transaction, clock=self._clock
+        )
+
+        async def handle_once(context: Context, call_next: CallNext) -> None:
+            async def run(session: "AsyncSession") -> None:
+                await call_next(replace(context, database=session))
+
+            await inbox.once(context.id, run)
+
+        return handle_once
+
+    async def check(self) -> None:
+        """Refuse to start where the database of an inbox has no table of marks.
+
+        Raises:
+            DeclarationError: It hasn't; the message says what makes it.
+        """
+        from eventbus.stores.sql.inbox import check_inbox
+
+        try:
+            await check_inbox(self._opened())
+        except StoreError as exc:
+            raise DeclarationError(f"a listener has inbox=True, but {exc}") from exc
+
+    async def __aenter__(self) -> Self:
+        """Do nothing: the database is opened when it is first needed."""
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close the database."""
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+    async def prune(self) -> None:
+        """Remove marks of events that the stream has no more, each hour, until cancelled."""
+        from eventbus.stores.sql.inbox import prune_inbox
+
+        while True:
+            before = self._clock.now() - timedelta(seconds=self._settings.max_age)
+            pause = PRUNE_EVERY
+            try:
+                await prune_inbox(self._opened(), before)
+            except StoreError as exc:
+                _log.warning("the inbox isn't pruned: %s", exc)
+                pause = AGAIN_AFTER
+            await self._clock.sleep(pause)
+
+    def _opened(self) -> "AsyncEngine":
+        if self._engine is None:
+            self._engine = engine_of(self._settings.store_url)
+        return self._engine
