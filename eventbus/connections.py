@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self, TypeAlias
+from uuid import uuid4
 
 from typing_extensions import override
 
@@ -108,7 +109,8 @@ class Connections:
         self._clock = clock
         self._open: dict[str, Connection] = {}
         self._working: dict[str, Connection] = {}
-        self._attached: list[Callable[[], None]] = []
+        self._attached: dict[str, list[Callable[[], None]]] = {}
+        self._placed: dict[str, Subscription] = {}
         if default is None or isinstance(default, str):
             self.default = self._opened(default or settings.driver)
         else:
@@ -160,16 +162,32 @@ class Connections:
         if is_immediate(connection.driver):
             hearing[id(connection.driver)] = connection.driver
         for driver in hearing.values():
-            self._attached.append(driver.attach(one.consumer(), ImmediateListener(one, wiring)))
+            detach = driver.attach(one.consumer(), ImmediateListener(one, wiring))
+            self._attached.setdefault(one.listener, []).append(detach)
+        self._placed[one.listener] = one
         if is_immediate(connection.driver):
             return None
         self._working[one.durable] = connection
         return one
 
+    def lend(self, one: Subscription, like: Subscription) -> None:
+        """Work a listener's replay where the listener is worked."""
+        self._working[one.durable] = self._working[like.durable]
+
     def end(self) -> None:
         """Let nobody hear anything more that is emitted at once."""
-        while self._attached:
-            self._attached.pop()()
+        for listener in tuple(self._attached):
+            self.remove(listener)
+
+    def remove(self, listener: str) -> Subscription | None:
+        """Let a listener hear nothing more that is emitted at once; return how it was placed."""
+        for detach in self._attached.pop(listener, ()):
+            detach()
+        return self._placed.pop(listener, None)
+
+    def placed(self, listener: str) -> Subscription | None:
+        """Return a listener as it is worked; None where it isn't."""
+        return self._placed.get(listener)
 
     def _wired(self, connection: Connection) -> Wiring:
         found = self._wirings.get(connection.name)
@@ -262,7 +280,15 @@ def _configured(one: Subscription, connection: Connection) -> Subscription:
     retry = one.retry
     if config.run_once:
         retry = replace(retry or connection.retry, attempts=1)
-    return replace(one, queue=one.queue or config.queue, retry=retry)
+    own, given = one.mode != "work", connection.settings.instance or ""
+    instance = given if one.mode == "fanout" else ""
+    return replace(
+        one,
+        queue=one.queue or config.queue,
+        retry=retry,
+        instance=instance or (uuid4().hex[:12] if own else ""),
+        ends=own and not instance,
+    )
 
 
 def _check_order(one: Subscription, connection: Connection) -> None:
@@ -357,6 +383,11 @@ class _Several(Wrapper):
     async def consume_in_order(self, consumer: ConsumerSpec, taker: InOrder) -> Consumer:
         """Start an ordered consumer where its listener is worked."""
         return await self._connections.working(consumer.durable).consume_in_order(consumer, taker)
+
+    @override
+    async def remove(self, consumer: ConsumerSpec) -> None:
+        """Delete a durable where it is worked."""
+        await self._connections.working(consumer.durable).remove(consumer)
 
     @override
     async def measure(self, durable: str) -> DurableState | None:

@@ -1,8 +1,10 @@
 """Makes a `Subscription` of a listener and its options, each checked when it is declared."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import cast
+from uuid import uuid4
 
 from eventbus.batch import Batch
 from eventbus.drivers.base import Start
@@ -10,7 +12,7 @@ from eventbus.duration import Duration
 from eventbus.errors import DeclarationError, SubjectError, did_you_mean
 from eventbus.event import Event, UnknownEvent
 from eventbus.kinds import StateDeleted
-from eventbus.options import around, at_least, delay_of, duration_of, patience_of
+from eventbus.options import around, at_least, delay_of, duration_of, mode_of, patience_of
 from eventbus.retry import Retry
 from eventbus.signature import (
     annotations_of,
@@ -36,7 +38,7 @@ from eventbus.subscription import (
     Subscription,
 )
 
-__all__ = ("subscription",)
+__all__ = ("replayed_from", "subscription")
 
 MIN_ACK_WAIT = 1.0
 
@@ -106,6 +108,7 @@ def subscription(
         ordered=_ordered(name, options),
         on_failure=_on_failure(name, options),
         inbox=_inbox(name, options),
+        mode=mode_of(name, options),
         batch=batch,
         batch_handler=many,
         undeclared=bool(annotations) and annotations[0] is UnknownEvent,
@@ -132,6 +135,31 @@ def _with_defaults(
         if len(said) == 1 and None not in said:
             defaults[option] = said.pop()
     return cast("ListenerOptions[EventT]", {**defaults, **options})
+
+
+def replayed_from(one: Subscription, start: Start) -> Subscription:
+    """Return a listener as a replay works it.
+
+    Raises:
+        DeclarationError: ``start`` is no place to start from, or "new".
+    """
+    if _start(one.listener, start) == "new":
+        raise DeclarationError(
+            f"listener '{one.listener}': there is nothing to replay from 'new'; give 'all', a "
+            "time with its zone, or a sequence"
+        )
+    return replace(
+        one,
+        start=start,
+        instance=f"replay_{uuid4().hex[:12]}",
+        mode="work",
+        ends=True,
+        is_replay=True,
+        concurrency=1 if one.ordered else one.concurrency,
+        ordered=False,
+        on_failure="skip",
+        delay=None,
+    )
 
 
 def _batch(

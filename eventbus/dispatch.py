@@ -120,7 +120,7 @@ def _gathering(one: Subscription, clock: Clock) -> Gathering | None:
         one.batch,
         limit=one.concurrency,
         timeout=one.timeout,
-        place=one.durable,
+        place=one.place,
         clock=clock,
     )
 
@@ -129,7 +129,7 @@ def _bound(layer: Layer, one: Subscription, wiring: Wiring) -> Middleware:
     if not isinstance(layer, Limit):
         return layer
     layer.check(one.listener, one.accepts)
-    return layer.bind(Limits(wiring.driver.limits, one.durable, wiring.clock))
+    return layer.bind(Limits(wiring.driver.limits, one.group, wiring.clock))
 
 
 class Aftermath(Protocol):
@@ -436,7 +436,7 @@ class Dispatcher:
         run.begun = True
         started = wiring.clock.monotonic()
         try:
-            with entered(scope_of(envelope, one.durable, run.redrive)):
+            with entered(scope_of(envelope, one.place, run.redrive)):
                 run.error = await raised_by(self._chain(context), one.listener)
         finally:
             run.duration = wiring.clock.monotonic() - started
@@ -449,7 +449,7 @@ class Dispatcher:
         context = _context(envelope, run, one, self._wiring.emit)
         error = run.error or GaveUpError(reason=decision.reason, detail=decision.detail)
         # Another place than the listener's: what both emit, even if it is equal, is two events.
-        scope = scope_of(envelope, f"{one.durable}:failed", run.redrive)
+        scope = scope_of(envelope, f"{one.place}:failed", run.redrive)
         await tell_failed(one, context, error, scope, self._wiring.observe)
 
     async def _call(self, context: Context) -> None:
@@ -524,4 +524,5 @@ def _context(envelope: Envelope, run: Run, subscription: Subscription, emit: Emi
         stream=delivery.stream,
         sequence=delivery.sequence,
         emit=emit,
+        is_replay=subscription.is_replay,
     )

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import cast
 
 from eventbus.clock import Clock
@@ -80,6 +81,23 @@ class Lifecycle:
         """Provision and work another subscription."""
         await self._driver.provision([subscription.consumer()])
         await self._worker.add(subscription)
+
+    async def remove(self, durable: str, *, grace: float) -> None:
+        """Work a listener no more; what runs has ``grace`` seconds."""
+        await self._worker.remove(durable, grace=grace)
+
+    async def delete(self, subscription: Subscription) -> None:
+        """Delete the durable of a listener that isn't worked any more.
+
+        Raises:
+            DriverError: It may still be there.
+        """
+        await self._driver.remove(subscription.consumer())
+
+    async def replay(self, subscription: Subscription, until: datetime | None) -> int:
+        """Provision and work a replay; return how many events it was, once it is over."""
+        await self._driver.provision([subscription.consumer()])
+        return await self._worker.replay(subscription, until)
 
     def in_flight(self) -> dict[str, int]:
         """Return how many deliveries are in hand, by listener."""

@@ -4,19 +4,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from inspect import iscoroutinefunction
-from typing import cast
+from typing import cast, get_args
 
 from eventbus.duration import Duration, seconds
-from eventbus.errors import DeclarationError
+from eventbus.errors import DeclarationError, did_you_mean
 from eventbus.event import Event
 from eventbus.middleware.breaker import Breaker
 from eventbus.middleware.limit import Layer, Limit
 from eventbus.middleware.named import middleware_named
 from eventbus.middleware.when import When
 from eventbus.stops import CanRetry, Stops, Until
-from eventbus.subscription import EventT, ListenerOptions
+from eventbus.subscription import EventT, ListenerOptions, Mode
 
-__all__ = ("Patience", "around", "at_least", "delay_of", "duration_of", "patience_of")
+__all__ = (
+    "Patience",
+    "around",
+    "at_least",
+    "delay_of",
+    "duration_of",
+    "mode_of",
+    "patience_of",
+)
 
 _POLICY = ("tries", "backoff")
 
@@ -90,6 +98,31 @@ def patience_of(listener: str, options: ListenerOptions[EventT]) -> Patience:
             until=until,
         ),
     )
+
+
+def mode_of(listener: str, options: ListenerOptions[EventT]) -> Mode:
+    """Return which processes get an event.
+
+    Raises:
+        DeclarationError: There is no such mode, or another option contradicts it.
+    """
+    mode = options.get("mode", "work")
+    if mode not in get_args(Mode):
+        hint = did_you_mean(str(mode), get_args(Mode))
+        raise DeclarationError(
+            f"listener '{listener}': mode={mode!r} must be 'work', 'fanout' or 'ephemeral'{hint}"
+        )
+    if mode != "work" and options.get("ordered"):
+        raise DeclarationError(
+            f"listener '{listener}': ordered=True is for mode='work', where one process has the "
+            "turn; with concurrency=1 each process handles one event at a time"
+        )
+    if mode == "ephemeral" and options.get("start", "new") != "new":
+        raise DeclarationError(
+            f"listener '{listener}': mode='ephemeral' begins with new events; use mode='fanout' "
+            "for start="
+        )
+    return mode
 
 
 def delay_of(listener: str, options: ListenerOptions[EventT]) -> Callable[[Event], float] | None:

@@ -6,10 +6,11 @@ from typing import TypeAlias, cast
 from eventbus.classes import AnyListener, is_listener_class, unfolded
 from eventbus.containers import built_by
 from eventbus.declaration import subscription
-from eventbus.errors import DuplicateSubscriptionError
+from eventbus.errors import DeclarationError, DuplicateSubscriptionError, did_you_mean
 from eventbus.event import Event
 from eventbus.listener import Listener, Resolver
 from eventbus.registry import Registry
+from eventbus.signature import function_name
 from eventbus.subscription import EventT, ListenerOptions, Subscription
 
 __all__ = ("DefaultQueue", "Roster", "bind")
@@ -53,6 +54,35 @@ class Roster:
             raise DuplicateSubscriptionError(service=self._service, listener=one.listener)
         self._subscriptions[one.listener] = one
         return one
+
+    def get(self, listener: str) -> Subscription | None:
+        """Return the listener of that name; None where there is none."""
+        return self._subscriptions.get(listener)
+
+    def named(
+        self, listener: str | Subscription | Callable[..., Awaitable[object]]
+    ) -> Subscription:
+        """Return a listener by its name, its record, or its function.
+
+        Raises:
+            DeclarationError: There is none of that name.
+        """
+        if isinstance(listener, Subscription):
+            name = listener.listener
+        else:
+            name = listener if isinstance(listener, str) else function_name(listener)
+        found = self._subscriptions.get(name)
+        if found is None:
+            known = ", ".join(self._subscriptions) or "none"
+            hint = did_you_mean(name, self._subscriptions)
+            raise DeclarationError(
+                f"service '{self._service}' has no listener '{name}' (it has {known}){hint}"
+            )
+        return found
+
+    def remove(self, listener: str) -> None:
+        """Forget a listener."""
+        self._subscriptions.pop(listener, None)
 
     def redeclare(self, one: Subscription) -> None:
         """Put a changed record in the place of the one of that listener."""

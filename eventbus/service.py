@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, Unpack, cast, overload
 
 from eventbus import codec
 from eventbus.batch import BatchContext
@@ -22,8 +22,9 @@ from eventbus.classes import AnyListener
 from eventbus.clock import Clock, SystemClock
 from eventbus.configuration import DriverConfig
 from eventbus.connections import Configured, Connection, Connections, connection_of
+from eventbus.declaration import replayed_from
 from eventbus.dispatch import Dispatcher, Wiring
-from eventbus.drivers.base import Driver, Receipt, Status, keeps_states
+from eventbus.drivers.base import Driver, Receipt, Start, Status, keeps_states
 from eventbus.drivers.receipt import Scheduled
 from eventbus.duration import Duration
 from eventbus.emission import Choose, Emitter, Publishing
@@ -70,6 +71,8 @@ if TYPE_CHECKING:  # pydantic-settings is slow to import; a service without one 
 __all__ = ("EventService",)
 
 StateT = TypeVar("StateT", bound=StateEvent)
+Named: TypeAlias = str | Subscription | Callable[..., Awaitable[object]]
+"""A listener: its name, its record, or its function."""
 JobT = TypeVar("JobT", bound=Job)
 ResourceT = TypeVar("ResourceT", bound=AbstractAsyncContextManager[object])
 ListenerT = TypeVar("ListenerT", bound=Callable[..., Awaitable[None]])
@@ -231,6 +234,64 @@ class EventService:
             raise DeclarationError(f"service '{self.name}' is running; include the map before")
         for one in event_map:
             self._roster.declare(one.event, one.handler, one.options)
+
+    async def unsubscribe(
+        self, listener: Named, *, delete: bool = False, grace: float | None = None
+    ) -> None:
+        """End a listener of this process, also while the service runs.
+
+        What runs may finish for ``grace`` seconds (that of the settings), the rest goes back. Its
+        durable stays and keeps its events for when it is subscribed again, and for other
+        processes; with ``delete`` it is removed with what it hasn't handled.
+
+        Args:
+            listener: Its name, its function, or what ``await subscribe`` returned.
+            delete: Delete the durable too.
+            grace: Seconds for what runs.
+
+        Raises:
+            DeclarationError: There is no such listener.
+            DriverError: The durable may still be there.
+        """
+        one = self._roster.named(listener)
+        self._roster.remove(one.listener)
+        if self._connections is None or self._lifecycle is None:
+            return
+        placed = self._connections.remove(one.listener)
+        if placed is None:
+            return
+        seconds = self.settings.grace if grace is None else grace
+        await self._lifecycle.remove(placed.durable, grace=seconds)
+        if delete and not placed.ends:
+            await self._lifecycle.delete(placed)
+
+    async def replay(self, listener: Named, start: Start, *, until: datetime | None = None) -> int:
+        """Hand events to a listener again that it has had; return how many, once all are done.
+
+        They come through a durable of the replay's own, so the listener's position stays what it
+        is, and new events come meanwhile as ever. ``context.is_replay`` is true; retries and dead
+        letters are as usual. What it emits has the ids of the first time. The events of an
+        ``ordered`` listener come one at a time; one that fails is tried again after later ones.
+
+        Args:
+            listener: Its name, its function, or what ``await subscribe`` returned.
+            start: ``"all"``, a time with its zone, or a stream sequence.
+            until: Only what was stored before; up to now where None.
+
+        Raises:
+            DeclarationError: There is no such listener here, or nothing to replay from.
+            NotConnectedError: The service isn't started.
+            DriverError: The server can't say what there is.
+        """
+        one = self._roster.named(listener)
+        placed = None if self._connections is None else self._connections.placed(one.listener)
+        if self._connections is None or self._lifecycle is None or placed is None:
+            raise NotConnectedError(
+                f"listener '{one.listener}' isn't working here; start its service before a replay"
+            )
+        replayed = replayed_from(placed, start)
+        self._connections.lend(replayed, placed)
+        return await self._lifecycle.replay(replayed, until)
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:

@@ -244,7 +244,8 @@ class Settler:
 
         ``failed`` is how many attempts have failed by then.
         """
-        if not self._driver.features.schedules:
+        # What is parked comes back to all of the listener's durables, and these are not alone.
+        if not self._driver.features.schedules or self._subscription.instance:
             return False
         one, delivery = self._subscription, run.delivery
         stored_ns = int(delivery.stored_at.timestamp() * 1_000_000) * 1000
@@ -293,7 +294,8 @@ class Settler:
             redrive=run.redrive,
         )
         subject = self._subjects.dead_letter(one.service, one.listener, run.name)
-        id = deadletter.dead_letter_id(one.durable, delivery)
+        # Processes that each have the event, and all fail on it, leave one letter.
+        id = deadletter.dead_letter_id(one.durable if one.is_replay else one.group, delivery)
         letter = deadletter.build(delivery.message, failure, subject=subject, id=id)
         small = deadletter.build(delivery.message, failure, subject=subject, id=id, stack=False)
         stored = await self._keep(letter, small, deadletter.without_body(small))

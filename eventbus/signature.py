@@ -26,7 +26,7 @@ __all__ = (
 )
 
 
-def function_name(listener: Callable[..., Awaitable[None]]) -> str:
+def function_name(listener: Callable[..., Awaitable[object]]) -> str:
     """Return the name of a listener's function or class; empty where it has none."""
     function = _function(listener)
     own = type(listener) if function is type(listener).__call__ else function
@@ -46,14 +46,14 @@ def annotations_of(listener: Callable[..., Awaitable[None]]) -> tuple[object, ..
     )
 
 
-def _function(listener: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _function(listener: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
     """Return the function that is run: the one inside a partial, or an object's `__call__`."""
     while isinstance(listener, partial):
         listener = listener.func
     return listener if inspect.isroutine(listener) else type(listener).__call__
 
 
-def _hints(function: Callable[..., Awaitable[None]]) -> dict[str, object]:
+def _hints(function: Callable[..., Awaitable[object]]) -> dict[str, object]:
     """Return the annotations; one that only type checkers can resolve stays a string."""
     found: dict[str, object] = dict(getattr(function, "__annotations__", {}))
     for name, annotation in found.items():

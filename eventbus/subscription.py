@@ -40,6 +40,7 @@ __all__ = (
     "Inbox",
     "ListenerFunction",
     "ListenerOptions",
+    "Mode",
     "OnFailure",
     "Subscribed",
     "Subscription",
@@ -60,7 +61,13 @@ Inbox: TypeAlias = Literal["sql", "kv"]
 OnFailure: TypeAlias = Literal["skip", "park_key"]
 """What an ordered listener does about a key whose event it can't handle."""
 
+Mode: TypeAlias = Literal["work", "fanout", "ephemeral"]
+"""Who gets an event: one process of the service, each of them, or each that runs now."""
+
 DEFAULT_TIMEOUT = 300.0
+FANOUT_KEPT = 300.0
+"""Seconds, at least, for which the durable of a process that is gone waits for it."""
+EPHEMERAL_KEPT = 30.0
 DEFAULT_CONCURRENCY = 16
 _NEVER = Stops()
 LANE_DEPTH = 16
@@ -104,6 +111,12 @@ class ListenerOptions(TypedDict, Generic[EventT], total=False):
     event's ``driver=``, else the service's, and what is emitted through `sync` beside."""
     start: Start
     """Where a new durable begins: ``"new"`` (the default), ``"all"``, a time, or a sequence."""
+    mode: Mode
+    """Which process gets an event. ``"work"`` (where not given): one of them, from a durable that
+    all share. ``"fanout"``: every process, each from a durable of its own, which is deleted when
+    the process stops, and 5 minutes or more after it died; with `Settings.instance` it is kept for
+    as long, and the process goes on where it was. ``"ephemeral"``: every process, from now on and
+    as long as it runs; what comes while it is gone, or has no room to stay, it never gets."""
     middleware: Sequence[Layer | Breaker | str]
     """Wrapped around this listener, inside the service's own; the first is the outermost. Limits
     may be strings such as ``"throttle:10,1"``; a breaker is the same as ``breaker=``."""
@@ -184,6 +197,13 @@ class Subscription:
     on_failure: OnFailure = "skip"
     connection: str | None = None
     after_commit: bool = False
+    mode: Mode = "work"
+    instance: str = ""
+    """Tells the durables of one listener apart that processes, or replays, have of their own."""
+    ends: bool = False
+    """Its durable is deleted once it isn't worked any more."""
+    is_replay: bool = False
+    """It hands out again what its durable has had; that one isn't touched."""
     batch: Batch | None = None
     batch_handler: BatchHandler | None = None
     """Set where ``batch`` is; ``handler`` gives it one event then."""
@@ -192,9 +212,27 @@ class Subscription:
     """Whether it is annotated with `UnknownEvent`, and so means events that aren't declared."""
 
     @property
+    def group(self) -> str:
+        """What its processes have in common: limits, dead letters, and in ``work`` the durable."""
+        return f"{self.service}__{self.listener}"
+
+    @property
     def durable(self) -> str:
         """The name of its durable consumer."""
-        return f"{self.service}__{self.listener}"
+        return f"{self.group}__{self.instance}" if self.instance else self.group
+
+    @property
+    def place(self) -> str:
+        """What tells its runs from others in the ids of what it emits; a replay is the same run."""
+        return self.group if self.is_replay else self.durable
+
+    @property
+    def _kept(self) -> float | None:
+        if not self.instance:
+            return None
+        # While all its slots run it pulls nothing, which the server takes for inactive.
+        shortest = EPHEMERAL_KEPT if self.mode == "ephemeral" else FANOUT_KEPT
+        return max(shortest, 2 * self.timeout)
 
     def retries(self, default: Retry) -> Retry:
         """Return its policy; ``default`` fills in what it doesn't say."""
@@ -235,6 +273,9 @@ class Subscription:
             ack_wait=self.ack_wait,
             start=self.start,
             ordered=self.ordered,
+            kept=self._kept,
+            lasting=self.mode != "ephemeral",
+            retries=not self.is_replay,
         )
 
     def register(self, registry: Registry) -> None:

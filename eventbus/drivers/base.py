@@ -90,6 +90,13 @@ class ConsumerSpec:
     start: Start = "new"
     ordered: bool = False
     """One process at a time, and each key's events one after the other."""
+    kept: float | None = None
+    """Seconds for which it stays while nobody works it; None for ever. One that doesn't stay for
+    ever is a process's own: made when it starts to listen, and no orphan."""
+    lasting: bool = True
+    """It is kept on disk, and what it hasn't handled keeps its room."""
+    retries: bool = True
+    """It takes what comes back to its listener alone, besides the events."""
 
     @property
     def max_ack_pending(self) -> int:
@@ -357,6 +364,14 @@ class Driver(Protocol):
 
         Raises:
             UnsupportedError: It lacks `Features.ordered`.
+        """
+        ...
+
+    async def remove(self, consumer: ConsumerSpec) -> None:
+        """Delete a durable that isn't worked any more; what it hasn't handled it never gets.
+
+        Raises:
+            DriverError: It may still be there.
         """
         ...
 

@@ -210,6 +210,9 @@ class SyncDriver:
         """Raise UnsupportedError: it keeps no order by key."""
         raise _unsupported("order by key")
 
+    async def remove(self, consumer: ConsumerSpec) -> None:
+        """Do nothing: there are no durables."""
+
     async def measure(self, durable: str) -> DurableState | None:
         """Return None: there are no durables."""
 

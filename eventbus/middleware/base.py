@@ -99,6 +99,8 @@ class Context:
     sequence: int
     emit: Emit = field(repr=False, compare=False)
     """Emit from here; the same as ``events.emit`` while the listener runs."""
+    is_replay: bool = False
+    """It was handed out before, and comes again because somebody called ``events.replay``."""
     database: "AsyncSession | None" = field(default=None, repr=False, compare=False)
     """The session of an inbox; `session` is the same, where there is one."""
 

@@ -2,15 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import TypeAlias
 
 from eventbus.clock import Clock
 from eventbus.dispatch import Dispatcher
 from eventbus.drivers.base import Driver
+from eventbus.errors import DriverError
 from eventbus.subscription import Subscription
 from eventbus.worker.heartbeat import Heartbeat
 from eventbus.worker.ordered import OrderedPump
 from eventbus.worker.pump import Pump
+from eventbus.worker.replay import ReplayPump
 
 __all__ = ("Job", "Worker")
 
@@ -83,6 +87,47 @@ class Worker:
         self._pumps.append(pump)
         await pump.start(self._driver)
 
+    async def remove(self, durable: str, *, grace: float) -> None:
+        """Work a listener no more: what runs may finish, what is late goes back to the server.
+
+        Its durable stays, unless it is this process's own.
+        """
+        for pump in [one for one in self._pumps if one.subscription.durable == durable]:
+            self._pumps.remove(pump)
+            await self._end(pump, grace)
+
+    async def replay(self, subscription: Subscription, until: datetime | None) -> int:
+        """Run what a provisioned durable of a replay hands out; return how many events it was.
+
+        Raises:
+            DriverError: The server can't tell what there is.
+        """
+        assert self._group is not None, "the worker doesn't run"
+        dispatcher = self._dispatcher(subscription)
+        pump = ReplayPump(subscription, dispatcher, self._group, self._heartbeat, self._clock)
+        self._pumps.append(pump)
+        try:
+            return await pump.replay(self._driver, until)
+        finally:
+            if pump in self._pumps:  # else the worker ends, and has stopped it
+                self._pumps.remove(pump)
+                await self._end(pump, SETTLE_TIME)
+
+    async def _end(self, pump: Pump, grace: float) -> None:
+        deadline = self._clock.monotonic() + grace
+        await pump.stop()
+        late = await self._wait(set(pump.running), deadline)
+        for task in late:
+            task.cancel()
+        await self._wait(late, deadline + SETTLE_TIME)
+        if pump.subscription.ends:
+            await self._drop(pump)
+
+    async def _drop(self, pump: Pump) -> None:
+        # Where the server can't be told, it notices that nobody works it.
+        with suppress(DriverError):
+            await self._driver.remove(pump.subscription.consumer())
+
     def in_flight(self) -> dict[str, int]:
         """Return how many deliveries are in hand, by listener."""
         return {pump.subscription.listener: pump.in_hand for pump in self._pumps}
@@ -100,6 +145,8 @@ class Worker:
         for task in late:
             task.cancel()
         await self._wait(late, deadline + SETTLE_TIME)
+        ending = [pump for pump in self._pumps if pump.subscription.ends]
+        await asyncio.gather(*(self._drop(pump) for pump in ending))
         return len(late & running)
 
     async def _stop_pulling(self) -> None:

@@ -180,6 +180,16 @@ async def batches_by_pattern(events: list[Event]) -> None: ...
 
 
 events.subscribe(UserCreated, in_batches, batch=Batch(max=5), name="again_in_batches")
+events.subscribe(UserCreated, with_context, name="each", mode="fanout")
+
+
+async def comes_and_goes() -> None:
+    one = await events.subscribe(UserCreated, with_context, mode="ephemeral", name="passing")
+    await events.unsubscribe(one)
+    await events.unsubscribe("each", delete=True, grace=1)
+    assert_type(await events.replay(with_context, datetime(2026, 1, 1, tzinfo=UTC)), int)
+
+
 events.subscribe(UserCreated, with_context, name="fluent").via_queue("emails").with_delay("10m")
 
 

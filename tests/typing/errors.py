@@ -103,6 +103,7 @@ events.subscribe(UserCreated, concurrency="many")  # E: wrong type
 events.subscribe(UserCreated, retry=5)  # E: wrong type
 events.subscribe(UserCreated, timeout=None)  # E: wrong type
 events.subscribe("user.*", queue=5)  # E: wrong type
+events.subscribe(UserCreated, mode="all")  # E: wrong value
 events.subscribe(UserCreated, tries="many")  # E: wrong type
 events.subscribe(UserCreated, of_created, when=of_created)  # E: async, and so always true
 events.subscribe(UserCreated, of_created, when=about_deleted)  # E: asks of another event

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from eventbus import Event, EventService
+from eventbus import Context, Event, EventService
 from eventbus.attempts import History
 from eventbus.declaration import subscription
 from eventbus.delivery import Outcome, Reason
+from eventbus.drivers.memory import MemoryDriver
 from eventbus.drivers.sync import SyncDriver
-from eventbus.errors import DeclarationError, RetryLater, UnsupportedError
+from eventbus.errors import DeclarationError, NotConnectedError, RetryLater, UnsupportedError
 from eventbus.retry import UNLIMITED, Retry
 from eventbus.settings import Settings
 from eventbus.telemetry.signals import Returned, Settled
@@ -271,6 +272,33 @@ async def test_a_driver_that_delivers_nothing_later_refuses_a_delay() -> None:
         await events.start()
 
 
+# Coming, going, and again --------------------------------------------------------------------------
+
+
+async def test_in_memory_a_listener_comes_goes_and_is_replayed() -> None:
+    replays: list[bool] = []
+
+    async def hear(event: UserCreated, context: Context) -> None:
+        replays.append(context.is_replay)
+
+    driver = MemoryDriver()
+    events = EventService("mail", settings=Settings(), driver=driver)
+    async with events:
+        await events.subscribe(UserCreated, hear)
+        await events.emit(UserCreated(user_id="u-1"))
+        assert await events.replay(hear, "all") == 1
+        await events.unsubscribe(hear)
+        await events.emit(UserCreated(user_id="u-1"))
+        assert set(driver.broker.durables) == {"mail__hear"}
+        await events.subscribe(UserCreated, hear, mode="fanout", name="other")
+        assert len(driver.broker.durables) == 2
+    with pytest.raises(NotConnectedError, match="isn't working here"):
+        await events.replay("other", "all")
+
+    assert sorted(replays) == [False, True]
+    assert set(driver.broker.durables) == {"mail__hear"}
+
+
 # Declaring ---------------------------------------------------------------------------------------
 
 
@@ -311,6 +339,9 @@ async def later(event: UserCreated) -> bool:
         ({"when": "user_id"}, "when='user_id' must be a function"),
         ({"delay": later}, "isn't async"),
         ({"delay": "soon"}, "delay"),
+        ({"mode": "fan-out"}, "did you mean 'fanout'"),
+        ({"mode": "fanout", "ordered": True}, "ordered=True is for mode='work'"),
+        ({"mode": "ephemeral", "start": "all"}, "begins with new events"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: Any, problem: str) -> None:

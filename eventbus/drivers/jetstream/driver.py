@@ -57,6 +57,9 @@ from eventbus.settings import Settings
 
 __all__ = ("JetStreamDriver",)
 
+REMOVAL = 1.0
+"""Seconds that the deletion of a durable may take: a stop waits for it."""
+
 
 class JetStreamDriver:
     """Events on NATS JetStream.
@@ -256,6 +259,21 @@ class JetStreamDriver:
         started.start(self._tasks)
         self._consumers[consumer.durable] = started
         return started
+
+    async def remove(self, consumer: ConsumerSpec) -> None:
+        """Delete a durable that isn't worked any more.
+
+        Raises:
+            DriverError: It may still be there.
+        """
+        verb = f"CONSUMER.DELETE.{self._settings.subjects.stream}.{consumer.durable}"
+        self._consumers.pop(consumer.durable, None)
+        with translated(f"durable {consumer.durable}"):
+            try:
+                await self._api.call(verb, timeout=REMOVAL)
+            except ApiError as exc:
+                if exc.err_code not in (codes.CONSUMER_NOT_FOUND, codes.STREAM_NOT_FOUND):
+                    raise
 
     async def measure(self, durable: str) -> DurableState | None:
         """Return how far a durable is; None where there is none.

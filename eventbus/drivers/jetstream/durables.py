@@ -6,7 +6,7 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from eventbus.drivers.base import ConsumerSpec, Start
-from eventbus.drivers.jetstream.api import Table, table, text
+from eventbus.drivers.jetstream.api import Table, number, table, text
 from eventbus.drivers.jetstream.drift import (
     LISTENER,
     OWNER,
@@ -27,6 +27,7 @@ __all__ = (
     "filters_in",
     "filters_of",
     "found_durable",
+    "is_kept",
     "listener_of",
     "pin_timeout",
     "starting",
@@ -44,7 +45,7 @@ def filters_of(spec: ConsumerSpec, subjects: Subjects) -> tuple[str, ...]:
     return without_covered(
         [
             *(subjects.event(event) for event in spec.events),
-            subjects.retry(spec.service, spec.listener, ">"),
+            *([subjects.retry(spec.service, spec.listener, ">")] if spec.retries else []),
         ]
     )
 
@@ -55,7 +56,7 @@ def declared_durable(spec: ConsumerSpec, filters: Iterable[str]) -> Table:
         {
             # Both names: it is what the API subject, and so a permission, is built from (T23).
             "name": spec.durable,
-            "durable_name": spec.durable,
+            **({"durable_name": spec.durable} if spec.lasting else {"mem_storage": True}),
             "ack_policy": "explicit",
             "ack_wait": round(spec.ack_wait * 1_000_000_000),
             "max_deliver": -1,
@@ -63,6 +64,7 @@ def declared_durable(spec: ConsumerSpec, filters: Iterable[str]) -> Table:
             "filter_subjects": [*filters],
             "backoff": [],  # naks ignore it and it overrides ack_wait (reliability.md, finding 7)
             **_priority(spec),
+            **({} if spec.kept is None else {"inactive_threshold": round(spec.kept * 1e9)}),
         },
         {OWNER: spec.service, LISTENER: spec.listener},
     )
@@ -125,6 +127,11 @@ def filters_in(config: Table) -> tuple[str, ...]:
 def added_filters(declared: Table, found: Table) -> tuple[str, ...]:
     """Return the declared filters that take what no filter took before."""
     return _uncovered(filters_in(declared), filters_in(found) or (">",))
+
+
+def is_kept(config: Table) -> bool:
+    """Tell whether a durable stays also while nobody works it."""
+    return not number(config.get("inactive_threshold"))
 
 
 def listener_of(config: Table) -> tuple[str, str]:

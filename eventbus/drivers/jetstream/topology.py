@@ -89,6 +89,8 @@ class Topology:
             ValueError: A spec's ``start`` is no place to start.
         """
         if self._permit.mode == "off":
+            for spec in specs:
+                _refuse_unmade(spec)
             return
         for spec in specs:
             durables.starting(spec.start)
@@ -104,7 +106,8 @@ class Topology:
             TopologyError: The mode or the server doesn't allow it.
         """
         thing = f"durable {spec.durable}"
-        self._permit.creation(thing)
+        if spec.kept is None:
+            self._permit.creation(thing)
         info = await self._stream(self._subjects.stream)
         if info is None:
             await self.ensure_streams()
@@ -154,8 +157,9 @@ class Topology:
         found: list[str] = []
         with translated(f"durables of service {service}"):
             async for info in self._api.items(self._consumers("LIST"), "consumers"):
-                name = text(info.get("name"))
-                if name not in declared and owner_of(durables.found_durable(info)) == service:
+                name, config = text(info.get("name")), durables.found_durable(info)
+                ours = owner_of(config) == service and durables.is_kept(config)
+                if ours and name not in declared:
                     found.append(name)
         for name in sorted(found):
             self._permit.changed(
@@ -226,7 +230,8 @@ class Topology:
         self._refuse_outside(thing, self.filters(spec))
         info = await self._consumer(spec.durable)
         if info is None:
-            self._permit.creation(thing)
+            if spec.kept is None:
+                self._permit.creation(thing)
             with translated(thing):
                 created = await self._create_consumer(spec, durables.starting(spec.start))
             if created:
@@ -313,6 +318,15 @@ class Topology:
 
     def _consumers(self, verb: str, *durable: str) -> str:
         return ".".join(["CONSUMER", verb, self._subjects.stream, *durable])
+
+
+def _refuse_unmade(spec: ConsumerSpec) -> None:
+    if spec.kept is not None:
+        raise TopologyError(
+            thing=f"durable {spec.durable}",
+            problem="is this process's own, and EVENTBUS_PROVISION=off creates nothing",
+            remedy="set EVENTBUS_PROVISION=check or auto for listeners of mode fanout or ephemeral",
+        )
 
 
 def _refuse_foreign_stream(thing: str, found: Table) -> None:

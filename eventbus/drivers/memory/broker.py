@@ -370,7 +370,8 @@ class MemoryBroker:
 
     def _filters(self, spec: ConsumerSpec) -> tuple[str, ...]:
         retries = self.subjects.retry(spec.service, spec.listener, ">")
-        return without_covered([*map(self.subjects.event, spec.events), retries])
+        own = [retries] if spec.retries else []
+        return without_covered([*map(self.subjects.event, spec.events), *own])
 
     def _first(self, start: Start) -> int:
         stored = self.events.all()

@@ -140,7 +140,8 @@ class MemoryDriver:
         known = {one.durable for one in declared}
         services = {one.service for one in declared}
         for name, durable in sorted(self.broker.durables.items()):
-            if durable.spec.service in services and name not in known:
+            ours = durable.spec.service in services and durable.spec.kept is None
+            if ours and name not in known:
                 self._notify(TopologyChanged(name, _ORPHAN))
 
     async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
@@ -210,6 +211,10 @@ class MemoryDriver:
         self._consumers.append(started)
         durable.attach(started)
         return started
+
+    async def remove(self, consumer: ConsumerSpec) -> None:
+        """Delete a durable; what it hasn't handled it never gets."""
+        self.broker.durables.pop(consumer.durable, None)
 
     async def measure(self, durable: str) -> DurableState | None:
         """Return how far a durable is; None where there is none."""

@@ -162,6 +162,10 @@ class Wrapper:
         """Start an ordered consumer; raises as `Driver.consume_in_order`."""
         return await self.inner.consume_in_order(consumer, taker)
 
+    async def remove(self, consumer: ConsumerSpec) -> None:
+        """Delete a durable; raises as `Driver.remove`."""
+        await self.inner.remove(consumer)
+
     async def measure(self, durable: str) -> DurableState | None:
         """Return how far a durable is; raises as `Driver.measure`."""
         return await self.inner.measure(durable)
