@@ -3,30 +3,24 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Self
 from weakref import WeakKeyDictionary
+
+from typing_extensions import override
 
 from eventbus import headers as h
 from eventbus.attempts import AttemptLog
-from eventbus.clock import SystemClock
 from eventbus.drivers.base import (
     HEADROOM,
     Consumer,
     ConsumerSpec,
     Deliver,
     Features,
-    InOrder,
     Local,
-    Notify,
     Receipt,
-    Status,
 )
-from eventbus.drivers.room import DurableState
-from eventbus.drivers.schedules import Schedules
+from eventbus.drivers.plain import PlainDriver
 from eventbus.envelope import Envelope, Message
-from eventbus.errors import NoStreamError, PublishError, UnsupportedError
-from eventbus.limits import LimitLog, LocalLimits
-from eventbus.parked import ParkedLog
+from eventbus.errors import NoStreamError, PublishError
 from eventbus.subject import Subjects, matches
 
 __all__ = ("SyncDriver", "SyncHub", "shared_hub")
@@ -75,7 +69,7 @@ def shared_hub(namespace: str) -> SyncHub:
     return hubs.setdefault(namespace, SyncHub())
 
 
-class SyncDriver:
+class SyncDriver(PlainDriver):
     """Runs the listeners of an event one after the other, in the caller's task.
 
     Nothing is stored: an event that nobody listens to is gone, there are no retries, no dead
@@ -90,54 +84,18 @@ class SyncDriver:
     """
 
     def __init__(self, hub: SyncHub | None = None, *, namespace: str = "events") -> None:
+        super().__init__(DRIVER, Features(stores=False, immediate=True))
         self._hub = hub or SyncHub()
         self._subjects = Subjects(namespace)
-        self._features = Features(stores=False, immediate=True)
-        self._limits = LocalLimits(SystemClock())
         self._mine: list[Callable[[], None]] = []
 
     @property
-    def name(self) -> str:
-        """How settings, receipts and metrics call it."""
-        return DRIVER
-
-    @property
-    def features(self) -> Features:
-        """What it can do: run listeners at once, and nothing later."""
-        return self._features
-
-    @property
+    @override
     def attempts(self) -> AttemptLog:
         """Raise UnsupportedError: there is one attempt."""
-        raise _unsupported("retries")
+        raise self.unsupported("retries")
 
-    @property
-    def parked(self) -> ParkedLog:
-        """Raise UnsupportedError: it has no ordered listeners."""
-        raise _unsupported("order by key")
-
-    @property
-    def limits(self) -> LimitLog:
-        """Where the limits of this process's listeners are kept."""
-        return self._limits
-
-    @property
-    def schedules(self) -> Schedules:
-        """Raise UnsupportedError: nothing waits here."""
-        raise _unsupported("delays")
-
-    @property
-    def room(self) -> None:
-        """None: it stores nothing."""
-        return
-
-    def watch(self, notify: Notify) -> None:
-        """Take note of an observer; nothing ever happens that it isn't told otherwise."""
-
-    async def __aenter__(self) -> Self:
-        """Be ready at once."""
-        return self
-
+    @override
     async def __aexit__(self, *exc: object) -> None:
         """Run the listeners that came through this driver no more."""
         for detach in self._mine:
@@ -164,6 +122,7 @@ class SyncDriver:
         _raise(errors, envelope.name)
         return Receipt(envelope.id, "", 0, driver=DRIVER)
 
+    @override
     async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
         """Run the listeners of an event that comes as a message; as `hand_over`."""
         name = self._subjects.event_name(message.subject)
@@ -178,6 +137,7 @@ class SyncDriver:
         _raise(errors, name)
         return Receipt(message.id or message.headers.get(h.ID, ""), "", 0, driver=DRIVER)
 
+    @override
     async def provision(self, consumers: Sequence[ConsumerSpec]) -> None:
         """Refuse what it can't do.
 
@@ -186,39 +146,12 @@ class SyncDriver:
         """
         for one in consumers:
             if one.ordered:
-                raise _unsupported(f"order by key, which listener '{one.listener}' asks for")
+                raise self.unsupported(f"order by key, which listener '{one.listener}' asks for")
 
-    async def report_orphans(self, declared: Sequence[ConsumerSpec]) -> None:
-        """Do nothing: there are no durables."""
-
-    async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
-        """Raise UnsupportedError: nothing waits here."""
-        raise _unsupported("delays")
-
-    async def hold(self, message: Message) -> Receipt:
-        """Raise UnsupportedError: nothing waits here."""
-        raise _unsupported("delays")
-
-    async def stored(self, receipt: Receipt) -> Message | None:
-        """Return None: nothing is stored."""
-
+    @override
     async def consume(self, consumer: ConsumerSpec, deliver: Deliver) -> Consumer:
         """Hand each event over as a delivery; its publish waits until that is settled."""
         return _SyncConsumer(self._hub, consumer, deliver)
-
-    async def consume_in_order(self, consumer: ConsumerSpec, taker: InOrder) -> Consumer:
-        """Raise UnsupportedError: it keeps no order by key."""
-        raise _unsupported("order by key")
-
-    async def remove(self, consumer: ConsumerSpec) -> None:
-        """Do nothing: there are no durables."""
-
-    async def measure(self, durable: str) -> DurableState | None:
-        """Return None: there are no durables."""
-
-    def status(self) -> Status:
-        """Return that it works: there is nothing that could fail."""
-        return Status()
 
 
 class _NotHandledError(PublishError):
@@ -280,8 +213,8 @@ class _SyncConsumer:
         self._detach()
 
     async def handle(self, envelope: Envelope) -> Exception | None:
-        """Raise UnsupportedError: a consumer takes messages."""
-        raise _unsupported("handing events over to a consumer")
+        """Refuse: a consumer takes messages."""
+        return _NotHandledError(f"'{envelope.name}' must be published to reach a consumer")
 
     async def receive(self, message: Message) -> Exception | None:
         """Hand a message over and wait until it is settled."""
@@ -316,9 +249,3 @@ def _raise(errors: list[Exception], name: str) -> None:
         raise errors[0]
     if errors:
         raise ExceptionGroup(f"{len(errors)} listeners of '{name}' failed", errors)
-
-
-def _unsupported(feature: str) -> UnsupportedError:
-    return UnsupportedError(
-        driver=DRIVER, feature=feature, remedy="use the driver 'memory' or 'jetstream' for it"
-    )

@@ -531,6 +531,21 @@ class DriverConformance:
         assert await driver.measure("app__nobody") is None
         await inbox.deliveries[0].ack()
 
+    async def test_a_durable_that_is_removed_is_gone(self, bench: Bench) -> None:
+        """It holds nothing, and one that is made again starts anew."""
+        driver = await _storing(bench)
+        spec = bench.spec()
+        _, consumer = await bench.consume(driver, spec)
+        await consumer.stop()
+
+        await driver.remove(spec)
+        await driver.publish(bench.message(b"1"))
+
+        assert await driver.measure(spec.durable) is None
+        again = await bench.acking(driver, spec)
+        await driver.publish(bench.message(b"2"))
+        await bench.settled(again, [b"2"])
+
     async def test_attempts_are_kept_until_they_are_forgotten(self, bench: Bench) -> None:
         """Where each driver of the place sees them."""
         one, two = await _storing(bench), await bench.driver()

@@ -168,6 +168,12 @@ class Fallback(Wrapper):
         )
 
     @override
+    async def remove(self, consumer: ConsumerSpec) -> None:
+        """Delete a durable of both."""
+        await self.inner.remove(consumer)
+        await self._second.remove(consumer)
+
+    @override
     def status(self) -> Status:
         """Return what is known now of the second; with that one it works without the first."""
         return self._second.status()
