@@ -45,7 +45,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
 	$(call install,dev)
 
 .PHONY: help setup demo test check fmt fmt-check lint types layers coverage bench bench-steady \
-	bench-parking faults faults-naive soak constraints clean
+	bench-parking bench-schedules faults faults-naive soak constraints clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,9 @@ bench-steady: $(VENV)/.dev ## 500 events/s for 60 s through two processes: losse
 
 bench-parking: $(VENV)/.dev ## 100,000 parked events: do they slow the others, and do all come back?
 	@$(BIN)/python -m bench.parking $(ARGS)
+
+bench-schedules: $(VENV)/.dev ## 100,000 delayed events: do they slow emits, do all come, how late?
+	@$(BIN)/python -m bench.schedules $(ARGS)
 
 # --- breaking -----------------------------------------------------------------------------------
 
