@@ -294,6 +294,7 @@ EXTRA_VARIABLES = frozenset(
         "EVENTBUS_WEBHOOK_SECRET",
         "EVENTBUS_AUDIT_DATABASE",
         "EVENTBUS_MAILDIR",
+        "EVENTBUS_FOLLOW_UP_AFTER",
     }
 )
 """Variables with our prefix that embedded servers and the example services read themselves."""

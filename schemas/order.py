@@ -7,7 +7,7 @@ from pydantic import EmailStr, PositiveInt, StringConstraints
 from eventbus.event import Event
 from schemas.payment import Currency
 
-__all__ = ("AboutOrder", "OrderCreated", "OrderId", "ProductId")
+__all__ = ("AboutOrder", "FollowUpDue", "OrderCreated", "OrderId", "ProductId")
 
 OrderId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 """How every event calls an order."""
@@ -31,3 +31,10 @@ class AboutOrder(Event):
 
 class OrderCreated(AboutOrder, name="order.created", key="product_id"):
     """Somebody ordered a product; by product, since orders of one compete for its stock."""
+
+
+class FollowUpDue(Event, name="follow_up.due", key="order_id", expires="7d"):
+    """It is time to ask somebody how they like what they ordered; emitted with a delay."""
+
+    order_id: OrderId
+    email: EmailStr

@@ -4,17 +4,18 @@ Each mail is emitted as ``email.sent`` once it is delivered. A mail that is refu
 its event a dead letter at once; anything else is tried again. `MailGateway` says which domains
 behave badly here, on purpose.
 
-Settings: ``EVENTBUS_MAILDIR``, the folder of the mails (``.eventbus/maildir``).
+Settings: ``EVENTBUS_MAILDIR``, the folder of the mails (``.eventbus/maildir``), and
+``EVENTBUS_FOLLOW_UP_AFTER``, when the buyer of an order is asked about it (3 days).
 """
 
 from pathlib import Path
 
 from typing_extensions import override
 
-from eventbus import Context, EventService, Retry, Settings
+from eventbus import Context, Discard, EventService, Retry, Settings
 from schemas.email import EmailSent
-from schemas.order import OrderCreated
-from schemas.payment import PaymentFailed
+from schemas.order import FollowUpDue, OrderCreated
+from schemas.payment import PaymentCompleted, PaymentFailed
 from schemas.stock import StockRefused
 from schemas.user import UserCreated, UserUpdated
 from schemas.vendor import VendorStatusChanged
@@ -33,6 +34,8 @@ class NotificationSettings(Settings):
 
     maildir: Path = Path(".eventbus/maildir")
     """The folder of the mails; made where it is missing."""
+    follow_up_after: float = 3 * 86400
+    """Seconds from the payment of an order until its buyer is asked how they like it."""
 
 
 class NotificationService(EventService):
@@ -42,16 +45,20 @@ class NotificationService(EventService):
         super().__init__("notification", settings=settings)
         self._given = settings
         self._gateway = MailGateway()
+        self._follow_up_after = 0.0
         self.subscribe(UserCreated, self.welcome, retry=MAIL)
         self.subscribe(UserUpdated, self.profile_changed, retry=MAIL)
         self.subscribe(VendorStatusChanged, self.vendor_approved, retry=MAIL)
         self.subscribe(PaymentFailed, self.payment_failed, retry=URGENT_MAIL)
         self.subscribe(OrderCreated, self.order_received, retry=MAIL)
         self.subscribe(StockRefused, self.sold_out, retry=MAIL)
+        self.subscribe(PaymentCompleted, self.plan_follow_up)
+        self.subscribe(FollowUpDue, self.follow_up, retry=MAIL)
 
     @override
     async def start(self) -> None:
         settings = self._given or NotificationSettings.load()
+        self._follow_up_after = settings.follow_up_after
         await self._gateway.open(settings.maildir)
         await super().start()
 
@@ -90,6 +97,19 @@ class NotificationService(EventService):
         """Tell somebody that there isn't enough of what they ordered."""
         text = f"Hello,\n\nthere are only {event.left} x {event.product_id} left.\n"
         await self._send(Mail(event.email, "sold_out", "Sold out", text), context)
+
+    async def plan_follow_up(self, event: PaymentCompleted, context: Context) -> None:
+        """Have the server remind us of an order that is paid; no process has to live until then."""
+        if event.order_id is None:
+            raise Discard("the payment belongs to no order")
+        due = FollowUpDue(order_id=event.order_id, email=event.email)
+        id = f"follow-up-{event.order_id}"  # with which it could be cancelled
+        await context.emit(due, id=id, delay=self._follow_up_after)
+
+    async def follow_up(self, event: FollowUpDue, context: Context) -> None:
+        """Ask a buyer how they like it."""
+        text = f"Hello,\n\nhow do you like what you ordered ({event.order_id})?\n"
+        await self._send(Mail(event.email, "follow_up", "How do you like it?", text), context)
 
     async def _send(self, mail: Mail, context: Context) -> None:
         message_id = await self._gateway.deliver(mail, context)

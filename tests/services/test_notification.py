@@ -10,7 +10,7 @@ from eventbus.delivery import Outcome, Reason
 from eventbus.embedded import NatsServer
 from eventbus.errors import SettingsError
 from eventbus.settings import Settings
-from schemas.payment import PaymentFailed
+from schemas.payment import PaymentCompleted, PaymentFailed
 from schemas.user import UserCreated, UserUpdated
 from schemas.vendor import VendorStatus, VendorStatusChanged
 from services.notification.listeners import NotificationService, NotificationSettings
@@ -86,6 +86,26 @@ async def test_each_reason_to_write_has_its_mail_and_tells_that_it_is_sent(
     assert {one["message_id"] for one in sent} == {  # type: ignore[index]
         mail["Message-ID"] for mail in house.mails()
     }
+
+
+async def test_the_buyer_of_a_paid_order_is_asked_about_it_later_and_once(
+    house: House, elsewhere: EventService
+) -> None:
+    house.notification._given = NotificationSettings(
+        nats_url=elsewhere.settings.nats_url, maildir=house.maildir, follow_up_after=1
+    )
+    watch = Watch(house.notification)
+    paid = PaymentCompleted(
+        payment_id="p-1", email="ada@example.org", amount=1250, currency="EUR", order_id="o-1"
+    )
+
+    async with running(house.notification, elsewhere):
+        for payment in (paid, paid, paid.model_copy(update={"order_id": None})):
+            await elsewhere.emit(payment)
+        await watch.until(lambda: len(watch.settled) == 4)
+
+    assert [mail["Subject"] for mail in house.mails()] == ["How do you like it?"]
+    assert len(watch.ended(Outcome.DROPPED, "plan_follow_up")) == 1
 
 
 async def test_a_vendor_that_isnt_approved_gets_no_mail(

@@ -11,6 +11,7 @@ def test_these_are_the_events() -> None:
 
     assert registry.names() == (
         "email.sent",
+        "follow_up.due",
         "issue.changed",
         "issue.closed",
         "issue.opened",

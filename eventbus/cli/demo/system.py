@@ -222,5 +222,6 @@ def _environment(system: System, root: Path) -> dict[str, str]:
         EVENTBUS_METRICS_PORT="0",
         EVENTBUS_HTTP_PORT="0",
         EVENTBUS_GRACE=str(GRACE),
+        EVENTBUS_FOLLOW_UP_AFTER="3",  # not three days
         EVENTBUS_LOG_FORMAT="json",
     )
