@@ -13,6 +13,7 @@ from eventbus.calling import raised_by, read_for, scope_of, tell_failed
 from eventbus.clock import Clock
 from eventbus.correlation import entered
 from eventbus.delivery import (
+    Ack,
     DeadLetter,
     Decision,
     Delivery,
@@ -66,6 +67,7 @@ BEHIND_PROBE = 1.5
 """By how much longer than its breaker's pause an event stays away that failed meanwhile."""
 DELAY_IN_PLACE = 5.0
 """A listener's own delay that lasts longer holds no pending place of the consumer."""
+_HANDLED = Ack()
 _UNREADABLE = (Reason.INVALID, Reason.UNKNOWN_EVENT)
 
 
@@ -266,11 +268,12 @@ class Dispatcher:
             return unread
         envelope = run.envelope
         assert envelope is not None, "decoded without an envelope"
-        parked = await self._settler.problem(run.delivery)
-        if parked:
-            return DeadLetter(Reason.KEY_PARKED, parked)
+        if self._settler.parks_keys:
+            parked = await self._settler.problem(run.delivery)
+            if parked:
+                return DeadLetter(Reason.KEY_PARKED, parked)
         run.verdict = await self._attempts.judge(run.delivery, run.known)
-        wait = self._too_early(run, envelope)
+        wait = self._too_early(run, envelope) if self._subscription.delay is not None else 0.0
         if wait:
             run.early = True
             return Return(wait, park=wait > DELAY_IN_PLACE)
@@ -300,7 +303,9 @@ class Dispatcher:
 
     def _judged(self, run: Run, envelope: Envelope) -> Decision:
         """Return what becomes of an event after its run."""
-        if run.error is not None and not isinstance(run.error, Signal):
+        if run.error is None:
+            return _HANDLED
+        if not isinstance(run.error, Signal):
             run.verdict = run.verdict.raised()
         decision = self._retry.decide(
             run.error,

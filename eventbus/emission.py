@@ -35,8 +35,11 @@ from eventbus.telemetry.signals import Cancelled, EmitFailed, Emitted, Observer
 
 __all__ = ("IN_OUTBOX", "Choose", "Emitter", "Publishing", "Route", "check_options")
 
+AT_ONCE = 512
+"""How many of a lot of emits wait for the server at once."""
 IN_OUTBOX = "outbox"
 """What receipts and metrics call the driver of an event that waits in a transaction."""
+_AS_IT_IS = nullcontext()
 OUTBOX = "eventbus_outbox"
 """The table that it waits in."""
 
@@ -81,6 +84,7 @@ class _Lane:
     driver: Driver
     chain: CallEmit
     run_after: float = 0.0
+    is_immediate: bool = False
 
     def due(self, options: EmitOptions, now: datetime) -> datetime | None:
         """Return when an event is to be published; None for at once.
@@ -175,11 +179,11 @@ class Emitter:
             scope=scope,
         )
         lane.check(envelope)
-        if is_immediate(lane.driver) and self._deferred(lane, envelope, options):
+        if lane.is_immediate and self._deferred(lane, envelope, options):
             return Receipt(envelope.id, "", 0, driver=lane.driver.name, pending=True)
         fresh = given is None and repeated is None and scope.handled is None
         started = publishing.clock.monotonic()
-        direct = outside_transactions() if options.get("immediate") else nullcontext()
+        direct = outside_transactions() if options.get("immediate") else _AS_IT_IS
         try:
             with direct:
                 receipt = await lane.chain(envelope)
@@ -267,9 +271,21 @@ class Emitter:
         Raises:
             ExceptionGroup: What the emits that failed raised; the others are stored.
         """
-        results = await asyncio.gather(
-            *(self.emit(event, {}) for event in events), return_exceptions=True
-        )
+        todo = list(events)
+        results: list[Receipt | Exception | None] = [None] * len(todo)
+        numbered = iter(enumerate(todo))
+
+        async def work() -> None:
+            for number, event in numbered:
+                try:
+                    results[number] = await self.emit(event, {})
+                except Exception as exc:  # noqa: BLE001 - all are raised together
+                    results[number] = exc
+
+        # What one has begun is on its way before the next begins, so their order is kept.
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(AT_ONCE, len(todo))):
+                group.create_task(work())
         errors = [one for one in results if isinstance(one, Exception)]
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(results)} events failed", errors)
@@ -277,10 +293,13 @@ class Emitter:
 
     def _lane_to(self, route: Route) -> _Lane:
         driver = route.driver
-        last: CallEmit = partial(self._publish, route)
+        middleware = self._publishing.middleware
         if is_immediate(driver):
-            last = driver.hand_over
-        return _Lane(driver, chain_emit(self._publishing.middleware, last), route.run_after)
+            chain = chain_emit(middleware, driver.hand_over)
+            return _Lane(driver, chain, route.run_after, is_immediate=True)
+        return _Lane(
+            driver, chain_emit(middleware, partial(self._publish, route)), route.run_after
+        )
 
     def _choose(self, event: Event, options: EmitOptions) -> _Lane:
         """Return the lane of the driver that the emit names, else the event, else the service's.

@@ -247,9 +247,9 @@ class Event(Data):
 
     def event_key(self) -> str | None:
         """Return the value of the key field as a string; None where there is none."""
-        key = spec_of(type(self)).key
+        key = (self.event_spec or spec_of(type(self))).key
         value: object = getattr(self, key) if key is not None else None
-        return None if value is None else str(value)
+        return value if type(value) is str else None if value is None else str(value)
 
     def event_body(self) -> bytes:
         """Return the payload as JSON bytes, as it goes on the wire.

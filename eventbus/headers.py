@@ -39,6 +39,7 @@ __all__ = (
     "TYPE",
     "UNPARK",
     "Headers",
+    "Lowered",
     "Shared",
     "check_user_headers",
     "forwarded",
@@ -124,7 +125,8 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         """Return a value."""
-        return self._merged()[name]
+        value = self._own.get(name)
+        return self._shared.headers[name] if value is None else value
 
     def __iter__(self) -> Iterator[str]:
         """Return the names, in the order they are written."""
@@ -182,9 +184,15 @@ def is_text(value: str) -> bool:
         return False
 
 
-def lowered(headers: Mapping[str, str]) -> dict[str, str]:
+class Lowered(dict[str, str]):
+    """Headers by lower-case name; nobody changes them."""
+
+
+def lowered(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return the headers by lower-case name: names are case-insensitive when read."""
-    return {name.lower(): value for name, value in headers.items()}
+    if type(headers) is Lowered:
+        return headers
+    return Lowered({name.lower(): value for name, value in headers.items()})
 
 
 def ordering_key(headers: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ The only place with signal handlers.
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -247,6 +248,7 @@ async def _work(service: EventService, stop: Stop, grace: float) -> None:
 
     async def announce() -> None:
         started.set()
+        _spare_the_collector()
         listeners = [one.listener for one in service.subscriptions]
         _log.info("service.started", extra={"service": service.name, "listeners": listeners})
 
@@ -259,6 +261,16 @@ async def _work(service: EventService, stop: Stop, grace: float) -> None:
         if started.is_set():
             await service.stop(grace)
         running.cancel()
+
+
+def _spare_the_collector() -> None:
+    """Take what stays for good out of the garbage collector's rounds, and make them fewer.
+
+    Events leave no cycles, but bring many short-lived objects: else it takes a sixth of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _endpoint(

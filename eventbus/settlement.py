@@ -189,6 +189,11 @@ class Settler:
         finally:
             await self._give_back(run, 0.0)
 
+    @property
+    def parks_keys(self) -> bool:
+        """Whether a key may be set aside, so that `problem` has to be asked."""
+        return self._parked is not None
+
     async def problem(self, delivery: Delivery) -> str:
         """Return why a delivery must not be handled, empty where it may.
 

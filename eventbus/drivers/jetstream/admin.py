@@ -293,7 +293,7 @@ def _next_place(
     return {"seq": page[-1].sequence + 1} if page and more else {}
 
 
-def _stored(headers: dict[str, str], body: bytes) -> Stored:
+def _stored(headers: Mapping[str, str], body: bytes) -> Stored:
     """Read an answer to a direct get; what it added to the headers isn't the message's."""
     own = {name: value for name, value in headers.items() if name not in _ADDED}
     return Stored(

@@ -4,7 +4,17 @@ import re
 from collections.abc import Mapping
 
 from eventbus.drivers.jetstream.checks import MESSAGE_ID
-from eventbus.headers import Headers
+from eventbus.headers import (
+    CAUSATION_ID,
+    CORRELATION_ID,
+    EXPIRES,
+    ID,
+    KEY,
+    TIME,
+    TRACE,
+    Headers,
+    Lowered,
+)
 
 __all__ = ("Frame", "publish_command", "read_head")
 
@@ -14,6 +24,11 @@ _FIRST_OWN = b"\r\nce-id:"
 _BLANK = " \t\n\r\x0b\x0c"
 """What bytes.strip takes; str.strip takes more."""
 
+_KNOWN = {
+    one: one.lower()
+    for one in (ID, TIME, CORRELATION_ID, CAUSATION_ID, KEY, EXPIRES, MESSAGE_ID, *TRACE)
+}
+"""Headers that most events bring, and their names in lower case."""
 _SPACE = re.compile(r"\s")
 
 _constants: dict[bytes, dict[str, str]] = {}
@@ -47,12 +62,12 @@ class Frame:
         """The headers as they were written, and ``Status`` and ``Description`` for a status."""
         return _read(self.head) or None if self.head else None
 
-    def lowered(self) -> dict[str, str]:
+    def lowered(self) -> Lowered:
         """Return the headers by lower-case name, of a message that isn't a status."""
         return read_head(self.head)
 
 
-def read_head(head: bytes) -> dict[str, str]:
+def read_head(head: bytes) -> Lowered:
     """Return the headers in a block, by lower-case name.
 
     What comes before an event's id is the same in all events of a class from one service, so it
@@ -60,7 +75,7 @@ def read_head(head: bytes) -> dict[str, str]:
     """
     cut = head.find(_FIRST_OWN)
     if cut < 0 or not head.isascii():
-        return {name.lower(): value for name, value in _read(head).items()}
+        return Lowered({name.lower(): value for name, value in _read(head).items()})
     before = head[:cut]
     constant = _constants.get(before)
     if constant is None:
@@ -68,10 +83,13 @@ def read_head(head: bytes) -> dict[str, str]:
             _constants.clear()
         constant = {name.lower(): value for name, value in _read(before).items()}
         _constants[before] = constant
-    found = constant.copy()
+    found = Lowered(constant)
     for line in head[cut + 2 :].decode("ascii").split("\r\n"):
         name, colon, value = line.partition(":")
-        if colon and _is_name(name := name.strip(_BLANK)):
+        known = _KNOWN.get(name)
+        if known is not None:
+            found[known] = value.strip(_BLANK)
+        elif colon and _is_name(name := name.strip(_BLANK)):
             found[name.lower()] = value.strip(_BLANK)
     return found
 

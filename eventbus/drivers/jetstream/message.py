@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -112,9 +112,9 @@ class JetStreamDelivery:
         release: Callable[["JetStreamDelivery", bool], None],
     ) -> None:
         if isinstance(raw, Frame):
-            headers = raw.lowered()
+            headers: Mapping[str, str] = raw.lowered()
         else:
-            headers = h.lowered(raw.headers) if raw.headers else {}
+            headers = h.lowered(raw.headers or {})
         self._message = Message(raw.subject, headers, raw.data, headers.get("nats-msg-id"))
         self._reply = raw.reply
         self._place = place
