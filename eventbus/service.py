@@ -11,6 +11,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
@@ -38,6 +39,7 @@ from eventbus.lifecycle import Lifecycle
 from eventbus.listener import Listener, Resolver
 from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions
 from eventbus.middleware.limit import Layer
+from eventbus.recording import OWNER, EventStore
 from eventbus.registry import Registry
 from eventbus.relay.batch import Relaying
 from eventbus.relay.job import RelayJob
@@ -132,6 +134,7 @@ class EventService:
         self._afterwards = Afterwards()
         self._timetable = Timetable()
         self._jobs: list[Job] = []
+        self._store: EventStore | None = None
         self._resources: list[AbstractAsyncContextManager[object]] = []
         self._discovered = False
         self._emitter: Emitter | None = None
@@ -564,6 +567,13 @@ class EventService:
             )
         return States(driver, self.registry, self._clock)
 
+    @property
+    def store(self) -> EventStore:
+        """The event store: ``async for one in events.store.query(name="user.*")``."""
+        if self._store is None:
+            self._store = EventStore(self.settings)
+        return self._store
+
     def transaction(self, session: "Asked") -> AbstractAsyncContextManager[None]:
         """Let the emits of a block take part in a database transaction of yours.
 
@@ -644,6 +654,8 @@ class EventService:
         """
         if self._lifecycle is not None:
             raise DeclarationError(f"service '{self.name}' is already started")
+        if self.settings.store_enabled:
+            self._roster.redeclare(self.store.subscription())
         self._roster.bind_all(self.registry, self.discover)
         connections = self._connections = self._connected()
         self._inboxes = Inboxes(self.settings, self.transaction, self._clock)
@@ -668,7 +680,7 @@ class EventService:
                 worker,
                 observe=observe,
                 clock=clock,
-                resources=(*self._resources, self._inboxes),
+                resources=(*self._resources, self._inboxes, self.store),
             )
             if self._has_inbox:
                 await self._inboxes.check()
@@ -791,7 +803,10 @@ class EventService:
 
     def _dispatcher(self, one: Subscription) -> Dispatcher:
         assert self._connections is not None, "a service that runs has connections"
-        return Dispatcher(one, self._connections.wiring(one.durable))
+        wiring = self._connections.wiring(one.durable)
+        if one.service == OWNER:  # the event store keeps what no class knows, too
+            wiring = replace(wiring, registry=Registry())
+        return Dispatcher(one, wiring)
 
     def _relaying(self) -> tuple[Job, ...]:
         if not self._relay and not self._has_inbox:

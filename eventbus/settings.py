@@ -56,6 +56,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "cluster_name": ("NATS_CLUSTER_ID",),
     "driver": ("APP_EVENT_DRIVER",),
     "default_queue": ("EVENTS_DEFAULT_QUEUE",),
+    "store_enabled": ("EVENTS_STORE_ENABLED",),
+    "store_table": ("EVENTS_STORE_TABLE",),
     "retry_attempts": ("EVENTS_RETRY_ATTEMPTS", "EVENT_RETRY_ATTEMPTS"),
     "retry_delay": ("EVENTS_RETRY_DELAY_SECONDS", "EVENT_RETRY_DELAY"),
 }
@@ -151,6 +153,10 @@ class Settings(BaseSettings):
 
     store_url: str = "sqlite+aiosqlite:///eventbus.db"
     """The database of outbox, inbox and event store, as SQLAlchemy writes it."""
+    store_enabled: bool = False
+    """Whether every event is recorded in the event store, by whichever processes say so."""
+    store_table: str = Field(default="eventbus_events", pattern=r"^[a-z][a-z0-9_]{0,47}$")
+    """The event store's table."""
     outbox_notify: bool = True
     """Whether a commit wakes the relays (NOTIFY), on PostgreSQL; else they look each second."""
 

@@ -1,20 +1,15 @@
-"""``eventbus store init``: the tables of outbox, inbox and event store."""
+"""``eventbus store``: the tables of outbox, inbox and event store, and what the latter holds."""
 
 import typer
 
 from eventbus.cli import console
 from eventbus.cli.session import Json
 
-__all__ = ("init", "store")
+__all__ = ("init", "rebuild", "store")
 
 store = typer.Typer(
     no_args_is_help=True, help="Prepare the database of outbox, inbox and event store."
 )
-
-
-@store.callback()
-def _root() -> None:
-    """Keep ``init`` a command of its own, while it is the only one."""
 
 
 @store.command()
@@ -32,3 +27,18 @@ def init(*, as_json: Json = False) -> None:
         print(f"created {', '.join(made)}")
     else:
         print("all tables are there")
+
+
+@store.command()
+def rebuild(*, as_json: Json = False) -> None:
+    """Record what the stream still holds and the event store lacks; running it twice is safe."""
+    import asyncio
+
+    from eventbus.ops import stores
+    from eventbus.settings import Settings
+
+    read, missing = asyncio.run(stores.rebuild(Settings.load()))
+    if as_json:
+        console.print_json({"read": read, "recorded": missing})
+    else:
+        print(f"read {read} events, {missing} of them were missing")
