@@ -11,7 +11,7 @@ from eventbus.signature import annotations_of, is_async
 
 __all__ = ("AnyListener", "is_listener_class", "unfolded")
 
-AnyListener: TypeAlias = Callable[..., Awaitable[None]] | type[Listener[Any]]
+AnyListener: TypeAlias = Callable[..., Awaitable[object]] | type[Listener[Any]]
 """A function or a class."""
 
 

@@ -29,6 +29,7 @@ from eventbus.drivers.room import DurableState
 from eventbus.drivers.sync import SyncDriver
 from eventbus.drivers.wrappers import Wrapper
 from eventbus.emission import Route
+from eventbus.envelope import Envelope
 from eventbus.errors import DeclarationError, UnknownEventError, UnsupportedError, did_you_mean
 from eventbus.event import EventSpec
 from eventbus.immediate import ImmediateListener
@@ -111,6 +112,7 @@ class Connections:
         self._working: dict[str, Connection] = {}
         self._attached: dict[str, list[Callable[[], None]]] = {}
         self._placed: dict[str, Subscription] = {}
+        self._at_once: dict[str, ImmediateListener] = {}
         if default is None or isinstance(default, str):
             self.default = self._opened(default or settings.driver)
         else:
@@ -161,8 +163,9 @@ class Connections:
         hearing = {id(self._local): self._local} if one.connection is None else {}
         if is_immediate(connection.driver):
             hearing[id(connection.driver)] = connection.driver
+        at_once = self._at_once[one.listener] = ImmediateListener(one, wiring)
         for driver in hearing.values():
-            detach = driver.attach(one.consumer(), ImmediateListener(one, wiring))
+            detach = driver.attach(one.consumer(), at_once)
             self._attached.setdefault(one.listener, []).append(detach)
         self._placed[one.listener] = one
         if is_immediate(connection.driver):
@@ -183,7 +186,13 @@ class Connections:
         """Let a listener hear nothing more that is emitted at once; return how it was placed."""
         for detach in self._attached.pop(listener, ()):
             detach()
+        self._at_once.pop(listener, None)
         return self._placed.pop(listener, None)
+
+    async def ask(self, listener: str, envelope: Envelope) -> object:
+        """Run a listener on an event at once, and return its result; raises what it raised."""
+        at_once = self._at_once.get(listener)
+        return None if at_once is None else await at_once.ask(envelope)
 
     def placed(self, listener: str) -> Subscription | None:
         """Return a listener as it is worked; None where it isn't."""

@@ -46,7 +46,7 @@ MIN_ACK_WAIT = 1.0
 def subscription(
     service: str,
     target: type[Event] | str,
-    listener: Callable[..., Awaitable[None]],
+    listener: Callable[..., Awaitable[object]],
     options: ListenerOptions[EventT],
 ) -> Subscription:
     """Return the record of a listener for an event class, a name or a pattern.
@@ -195,7 +195,7 @@ def _check_options(options: Mapping[str, object]) -> None:
             raise DeclarationError(f"subscribe() has no option {option!r}{hint}")
 
 
-def _name(listener: Callable[..., Awaitable[None]], options: ListenerOptions[EventT]) -> str:
+def _name(listener: Callable[..., Awaitable[object]], options: ListenerOptions[EventT]) -> str:
     try:
         return check_name(options.get("name", function_name(listener)), "listener")
     except SubjectError as exc:

@@ -1,6 +1,7 @@
 """One listener on an event of this process, at once: the chain, the context, the signals."""
 
 import asyncio
+from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -27,6 +28,10 @@ _FIXED = frozenset(
     {str, int, float, bool, bytes, type(None), datetime, date, time, timedelta, Decimal, UUID}
 )
 """Types whose values nobody can change."""
+
+
+_asked: ContextVar[list[object] | None] = ContextVar("eventbus_asked", default=None)
+"""Where the result of a listener goes that is run for it."""
 
 
 class ImmediateListener:
@@ -104,8 +109,23 @@ class ImmediateListener:
         await tell_failed(one, context, error, self._behind(envelope), wiring.observe)
         return error
 
+    async def ask(self, envelope: Envelope) -> object:
+        """Run it on an event and return its result; raises what it raised."""
+        results: list[object] = []
+        token = _asked.set(results)
+        try:
+            error = await self.handle(envelope)
+        finally:
+            _asked.reset(token)
+        if error is not None:
+            raise error
+        return results[-1] if results else None
+
     async def _call(self, context: Context) -> None:
-        await self._subscription.handler(context.event, context)
+        result = await self._subscription.handler(context.event, context)
+        results = _asked.get()
+        if results is not None:
+            results.append(result)
 
     def _behind(self, envelope: Envelope) -> Scope:
         return scope_of(envelope, f"{self._subscription.durable}:failed")

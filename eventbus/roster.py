@@ -48,7 +48,7 @@ class Roster:
             listener, unchecked = unfolded(of_class, options, self._resolver)
             options = cast("ListenerOptions[EventT]", unchecked)
         one = subscription(
-            self._service, event, cast("Callable[..., Awaitable[None]]", listener), options
+            self._service, event, cast("Callable[..., Awaitable[object]]", listener), options
         )
         if one.listener in self._subscriptions:
             raise DuplicateSubscriptionError(service=self._service, listener=one.listener)

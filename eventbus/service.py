@@ -15,7 +15,9 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack, cast, overload
+
+from typing_extensions import override
 
 from eventbus import codec
 from eventbus.batch import BatchContext
@@ -25,6 +27,7 @@ from eventbus.configuration import DriverConfig
 from eventbus.connections import Configured, Connection, Connections, connection_of
 from eventbus.declaration import replayed_from
 from eventbus.dispatch import Dispatcher, Wiring
+from eventbus.dispatching import Dispatching, Named
 from eventbus.drivers.base import Driver, Receipt, Start, Status, keeps_states
 from eventbus.drivers.receipt import Scheduled
 from eventbus.duration import Duration
@@ -37,6 +40,7 @@ from eventbus.inbox import Inboxes
 from eventbus.kinds import StateDeleted, StateEvent
 from eventbus.lifecycle import Lifecycle
 from eventbus.listener import Listener, Resolver
+from eventbus.listenermap import ListenerMap, bindings, mapped
 from eventbus.middleware.base import Context, EmitMiddleware, EmitOptions
 from eventbus.middleware.limit import Layer
 from eventbus.recording import OWNER, EventStore
@@ -73,14 +77,12 @@ if TYPE_CHECKING:  # pydantic-settings is slow to import; a service without one 
 __all__ = ("EventService",)
 
 StateT = TypeVar("StateT", bound=StateEvent)
-Named: TypeAlias = str | Subscription | Callable[..., Awaitable[object]]
-"""A listener: its name, its record, or its function."""
 JobT = TypeVar("JobT", bound=Job)
 ResourceT = TypeVar("ResourceT", bound=AbstractAsyncContextManager[object])
-ListenerT = TypeVar("ListenerT", bound=Callable[..., Awaitable[None]])
+ListenerT = TypeVar("ListenerT", bound=Callable[..., Awaitable[object]])
 
 
-class EventService:
+class EventService(Dispatching):
     """One service's access to the bus.
 
     ::
@@ -120,6 +122,7 @@ class EventService:
         container: Resolver | None = None,
         relay: bool | str = False,
     ) -> None:
+        super().__init__()
         self.name = check_service_name(name)
         self.registry = Registry()
         self._settings = settings
@@ -129,6 +132,7 @@ class EventService:
         self._observers = Observers(observers)
         self._middleware = list(middleware)
         self._emit_middleware = list(emit_middleware)
+        self._map: str | None = None
         self._roster = Roster(self.name, container)
         self._relay = relay
         self._afterwards = Afterwards()
@@ -163,8 +167,8 @@ class EventService:
     def subscribe(
         self,
         event: type[EventT],
-        listener: Callable[[EventT], Awaitable[None]]
-        | Callable[[EventT, Context], Awaitable[None]]
+        listener: Callable[[EventT], Awaitable[object]]
+        | Callable[[EventT, Context], Awaitable[object]]
         | type[Listener[EventT]],
         /,
         **options: Unpack[ListenerOptions[EventT]],
@@ -182,7 +186,7 @@ class EventService:
     def subscribe(
         self,
         event: str,
-        listener: Callable[..., Awaitable[None]] | type[Listener[EventT]],
+        listener: Callable[..., Awaitable[object]] | type[Listener[EventT]],
         /,
         **options: Unpack[ListenerOptions[EventT]],
     ) -> Subscribed: ...
@@ -190,7 +194,7 @@ class EventService:
     def subscribe(
         self,
         event: str,
-        listener: Callable[..., Awaitable[None]],
+        listener: Callable[..., Awaitable[object]],
         /,
         **options: Unpack[BatchOptions[EventT]],
     ) -> Subscribed: ...
@@ -238,6 +242,33 @@ class EventService:
         for one in event_map:
             self._roster.declare(one.event, one.handler, one.options)
 
+    def listen(self, listeners: ListenerMap | EventMap) -> None:
+        """Add the listeners of a map: event names and patterns, and what listens to each.
+
+        ::
+
+            events.listen({
+                "user.created": ["services.mail.listeners:send_welcome", greet],
+                "user.*": (audit, {"queue": "audit", "tries": 3}),
+            })
+
+        ``EVENTBUS_LISTENERS`` names such a map, which is read when the service starts.
+
+        Raises:
+            DeclarationError, SubjectError, DuplicateSubscriptionError: It is declared wrongly.
+        """
+        if self._lifecycle is not None:
+            raise DeclarationError(f"service '{self.name}' is running; add the map before")
+        for one in bindings(listeners, self.name):
+            self._roster.declare(one.event, one.handler, one.options)
+
+    def _read_map(self) -> None:
+        """Add the listeners of the map that the settings name, once."""
+        place, self._map = self.settings.listeners if self._map is None else "", ""
+        if place:
+            self.listen(cast("ListenerMap", mapped(place, self.name)))
+
+    @override
     async def unsubscribe(
         self, listener: Named, *, delete: bool = False, grace: float | None = None
     ) -> None:
@@ -303,6 +334,7 @@ class EventService:
 
     def queues(self) -> frozenset[str]:
         """Return the queues that its listeners belong to."""
+        self._read_map()
         return self._roster.queues(self._default_queue)
 
     def work_only(self, queues: Collection[str]) -> None:
@@ -313,6 +345,7 @@ class EventService:
         """
         if self._lifecycle is not None:
             raise DeclarationError(f"service '{self.name}' is running; choose queues before")
+        self._read_map()
         self._roster.keep_only(queues, self._default_queue)
 
     def _default_queue(self, one: Subscription) -> str:
@@ -599,6 +632,7 @@ class EventService:
 
         return taking_part(session, self._afterwards, notify=self.settings.outbox_notify)
 
+    @override
     def _event(self, event: Event | str, data: Mapping[str, object] | None) -> Event:
         if isinstance(event, Event):
             if data is not None:
@@ -610,6 +644,10 @@ class EventService:
             check_event_name(event)
             self.discover()
         return codec.validate(self.registry.resolve(event), {} if data is None else data)
+
+    @override
+    async def _emit(self, event: Event, options: EmitOptions) -> Receipt:
+        return await self.emit(event, **options)
 
     def _ready(self) -> Emitter:
         if self._emitter is None:
@@ -656,6 +694,7 @@ class EventService:
             raise DeclarationError(f"service '{self.name}' is already started")
         if self.settings.store_enabled:
             self._roster.redeclare(self.store.subscription())
+        self._read_map()
         self._roster.bind_all(self.registry, self.discover)
         connections = self._connections = self._connected()
         self._inboxes = Inboxes(self.settings, self.transaction, self._clock)

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     """Which driver events go through."""
     namespace: str = "events"
     """First token of every subject; stream names are it in upper case."""
+    listeners: str = ""
+    """A map of event names to listeners, as ``package.module:NAME``; ``{service}`` in it is the
+    service's name."""
     schemas: _Names = ("schemas",)
     """Packages whose events are known by name; found from the working directory."""
     default_queue: str = "default"

@@ -33,7 +33,7 @@ def function_name(listener: Callable[..., Awaitable[object]]) -> str:
     return str(getattr(own, "__name__", ""))
 
 
-def annotations_of(listener: Callable[..., Awaitable[None]]) -> tuple[object, ...]:
+def annotations_of(listener: Callable[..., Awaitable[object]]) -> tuple[object, ...]:
     """Return the annotations of the positional parameters, in order; None for a missing one."""
     hints = _hints(inspect.unwrap(_function(listener)))
     parameters = inspect.signature(listener).parameters.values()
@@ -109,7 +109,7 @@ def any_event(listener: str, annotation: tuple[object, ...]) -> tuple[type[Event
 
 
 def handler_of(
-    listener: Callable[..., Awaitable[None]], name: str, annotations: tuple[object, ...]
+    listener: Callable[..., Awaitable[object]], name: str, annotations: tuple[object, ...]
 ) -> Handler:
     """Return the listener as dispatch calls it: with the event and its context.
 
@@ -125,15 +125,15 @@ def handler_of(
             f"listener '{name}' must take (event) or (event, context: Context), "
             f"it takes ({', '.join(parameters)})"
         )
-    plain = cast("Callable[[Event], Awaitable[None]]", listener)
+    plain = cast("Callable[[Event], Awaitable[object]]", listener)
 
-    async def handler(event: Event, _context: Context) -> None:
-        await plain(event)
+    async def handler(event: Event, _context: Context) -> object:
+        return await plain(event)
 
     return handler
 
 
-def _check_callable(listener: Callable[..., Awaitable[None]], name: str) -> None:
+def _check_callable(listener: Callable[..., Awaitable[object]], name: str) -> None:
     if not is_async(listener):
         raise DeclarationError(
             f"listener '{name}' isn't async; write 'async def {name}(event)', or give it a "
@@ -148,7 +148,7 @@ def _check_callable(listener: Callable[..., Awaitable[None]], name: str) -> None
 
 
 def batch_handler_of(
-    listener: Callable[..., Awaitable[None]], name: str, annotations: tuple[object, ...]
+    listener: Callable[..., Awaitable[object]], name: str, annotations: tuple[object, ...]
 ) -> BatchHandler:
     """Return a listener of batches as dispatch calls it: with the events and their context.
 

@@ -47,11 +47,13 @@ __all__ = (
 )
 
 EventT = TypeVar("EventT", bound=Event)
+ResultT = TypeVar("ResultT")
 ListenerFunction: TypeAlias = (
-    Callable[[EventT], Awaitable[None]] | Callable[[EventT, Context], Awaitable[None]]
+    Callable[[EventT], Awaitable[object]] | Callable[[EventT, Context], Awaitable[object]]
 )
-"""What a user writes: an async function of the event, and of the context where it wants one."""
-Handler: TypeAlias = Callable[[Event, Context], Awaitable[None]]
+"""What a user writes: an async function of the event, and of the context where it wants one; what
+it returns is for `EventService.until` alone."""
+Handler: TypeAlias = Callable[[Event, Context], Awaitable[object]]
 """A listener, called the one way that dispatch knows."""
 FailedHook: TypeAlias = Callable[[EventT, Context, Exception], Awaitable[None]]
 """What is told of an event that became a dead letter: the event, its context, and why."""
@@ -433,11 +435,11 @@ class Decorator(Protocol[EventT]):
 
     @overload
     def __call__(
-        self, listener: Callable[[EventT], Awaitable[None]], /
-    ) -> Callable[[EventT], Awaitable[None]]: ...
+        self, listener: Callable[[EventT], Awaitable[ResultT]], /
+    ) -> Callable[[EventT], Awaitable[ResultT]]: ...
     @overload
     def __call__(
-        self, listener: Callable[[EventT, Context], Awaitable[None]], /
-    ) -> Callable[[EventT, Context], Awaitable[None]]: ...
+        self, listener: Callable[[EventT, Context], Awaitable[ResultT]], /
+    ) -> Callable[[EventT, Context], Awaitable[ResultT]]: ...
     @overload
     def __call__(self, listener: type[Listener[EventT]], /) -> type[Listener[EventT]]: ...

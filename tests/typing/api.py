@@ -183,6 +183,28 @@ events.subscribe(UserCreated, in_batches, batch=Batch(max=5), name="again_in_bat
 events.subscribe(UserCreated, with_context, name="each", mode="fanout")
 
 
+async def priced(event: UserCreated) -> int:
+    return 1
+
+
+@events.subscribe(UserCreated, name="answering")
+async def answering(event: UserCreated) -> str:
+    return event.user_id
+
+
+events.subscribe(UserCreated, priced)
+events.listen({"user.created": [priced, "services.mail:greet"], "user.*": (priced, {"tries": 3})})
+
+
+async def asks() -> None:
+    assert_type(await events.until(UserCreated(user_id="u-1")), object)
+    assert_type(await answering(UserCreated(user_id="u-1")), str)
+    assert_type(events.has_listeners(UserCreated), bool)
+    assert_type(events.listeners("user.*"), tuple[Subscription, ...])
+    events.push(UserCreated(user_id="u-1"), key="k")
+    assert_type(await events.flush(UserCreated), list[Receipt])
+
+
 async def comes_and_goes() -> None:
     one = await events.subscribe(UserCreated, with_context, mode="ephemeral", name="passing")
     await events.unsubscribe(one)

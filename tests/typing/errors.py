@@ -38,10 +38,6 @@ async def of_three(event: UserCreated, context: Context, more: str) -> None: ...
 async def without_event() -> None: ...
 
 
-async def with_result(event: UserCreated) -> int:
-    return 1
-
-
 async def with_keyword(event: UserCreated, *, database: str) -> None: ...
 
 
@@ -79,7 +75,6 @@ events.subscribe(UserCreated)(sync)  # E: not async
 events.subscribe(UserCreated)(of_three)  # E: three parameters
 events.subscribe(UserCreated)(without_event)  # E: no parameter
 events.subscribe(UserCreated)(with_keyword)  # E: a keyword that nobody gives
-events.subscribe(UserCreated)(with_result)  # E: a result that nobody takes
 events.subscribe(UserCreated)(partial(of_three, more=1))  # E: three parameters, one wrongly bound
 events.subscribe(UserCreated, of_deleted)  # E: another event
 events.subscribe(UserCreated, sync)  # E: not async
