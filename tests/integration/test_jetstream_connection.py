@@ -4,13 +4,16 @@ import asyncio
 import json
 import time
 import urllib.request
+from itertools import count
 from pathlib import Path
 
 import nkeys
 import pytest
 
 from eventbus.drivers.base import Connected, Disconnected
+from eventbus.drivers.jetstream.credentials import login_of
 from eventbus.drivers.jetstream.driver import JetStreamDriver
+from eventbus.drivers.jetstream.link import Link
 from eventbus.embedded import NatsServer
 from eventbus.errors import (
     CertificateError,
@@ -43,6 +46,27 @@ async def refused(url: str, within: float = 5, **settings: object) -> EventBusEr
 def connections(server: NatsServer) -> list[dict[str, object]]:
     with urllib.request.urlopen(f"{server.monitoring_url}/connz?subs=1", timeout=5) as answer:
         return list(json.load(answer)["connections"])
+
+
+async def test_connecting_can_be_cancelled_at_any_moment(nats_server: NatsServer) -> None:
+    login = login_of(settings_of(nats_server.url), "mailer")
+    went_on: list[int] = []
+    is_made = False
+
+    for turns in count():
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            connecting = group.create_task(Link.open(nats_server.url, login, lambda: None))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            is_made = connecting.done()
+            connecting.cancel()
+        if not connecting.cancelled():
+            await connecting.result().close()
+            if is_made:
+                break
+            went_on.append(turns)
+
+    assert (is_made, went_on) == (True, [])
 
 
 async def test_the_server_knows_a_connection_by_its_service(nats_server: NatsServer) -> None:

@@ -1,17 +1,34 @@
 """nats-py as it is used: its client with what would end its read loop mended, and a subscription."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
-__all__ = ("FLUSH_PATIENCE", "PlainClient", "PlainSubscription")
+__all__ = ("FLUSH_PATIENCE", "PlainClient", "PlainSubscription", "heeding")
 
 FLUSH_PATIENCE = 5
+T = TypeVar("T")
+
+
+async def heeding(work: Awaitable[T]) -> T:
+    """Await nats-py, and heed a cancellation that it swallows while it flushes.
+
+    Otherwise a stop that comes while a connection is made would wait for it for ever.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    before = task.cancelling()
+    try:
+        return await work
+    finally:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 class PlainClient(Client):
@@ -56,7 +73,7 @@ class PlainSubscription:
         """End it; returns once what the server had sent before was handed over."""
         with suppress(TimeoutError, nats.errors.Error):
             async with asyncio.timeout(patience):
-                await self._subscription.drain()  # type: ignore[no-untyped-call]
+                await heeding(self._subscription.drain())  # type: ignore[no-untyped-call]
                 self._end(self)
 
     def abandon(self) -> None:

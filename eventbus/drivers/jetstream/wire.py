@@ -22,7 +22,12 @@ from eventbus.drivers.jetstream.checks import MESSAGE_ID
 from eventbus.drivers.jetstream.credentials import Login
 from eventbus.drivers.jetstream.frame import publish_command
 from eventbus.drivers.jetstream.lane import Lane
-from eventbus.drivers.jetstream.plain import FLUSH_PATIENCE, PlainClient, PlainSubscription
+from eventbus.drivers.jetstream.plain import (
+    FLUSH_PATIENCE,
+    PlainClient,
+    PlainSubscription,
+    heeding,
+)
 from eventbus.drivers.jetstream.refusals import refusal, text
 from eventbus.errors import (
     CertificateError,
@@ -130,7 +135,7 @@ class Wire:
         self.server = Server(_bare(url))
         try:
             async with asyncio.timeout(login.patience):
-                await self._connect(url, login)
+                await heeding(self._connect(url, login))
         except TimeoutError as exc:
             problem = f"{self.server.url} didn't answer within {login.patience:g} s"
             raise NotConnectedError(problem) from exc
@@ -281,8 +286,10 @@ class Wire:
 
         try:
             # No limits: beyond one, nats-py drops what the server counts as delivered (T17).
-            made = await self._client.subscribe(  # pyright: ignore[reportUnknownMemberType]
-                subject, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0
+            made = await heeding(
+                self._client.subscribe(  # pyright: ignore[reportUnknownMemberType]
+                    subject, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0
+                )
             )
         except nats.errors.Error as exc:
             raise NotConnectedError(f"{self.server.url}: {text(exc)}") from exc
@@ -324,7 +331,7 @@ class Wire:
         try:
             # Bounded by the caller: after a timeout in here, the late answer would find a
             # cancelled future and end the read loop.
-            await self._client.rtt(timeout=A_DAY)
+            await heeding(self._client.rtt(timeout=A_DAY))
         except (nats.errors.Error, OSError):
             return False
         return True
@@ -337,7 +344,7 @@ class Wire:
         """
         self._write_out()
         try:
-            await self._client.flush(timeout=FLUSH_PATIENCE)
+            await heeding(self._client.flush(timeout=FLUSH_PATIENCE))
         except (nats.errors.Error, OSError) as exc:
             raise NotConnectedError(f"{self.server.url}: {text(exc)}") from exc
 
@@ -348,7 +355,7 @@ class Wire:
             # An assertion of nats-py fails where connecting had not got far.
             with suppress(TimeoutError, OSError, nats.errors.Error, AssertionError):
                 async with asyncio.timeout(CLOSE_PATIENCE):
-                    await self._client.close()
+                    await heeding(self._client.close())
         finally:
             for subscription in self._subscriptions:
                 subscription.abandon()
