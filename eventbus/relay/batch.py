@@ -106,7 +106,8 @@ class Batch:
 
     async def _publish(self, row: Row) -> Receipt:
         at = row.publish_at
-        if at is not None and at > self._clock.now():
+        if at is not None:
+            # Also once it is due: a try before may have stored it there, where its id is known.
             return await self._agenda.add(row.message, at=at)
         receipt = await self._driver.publish(row.message)
         if receipt.duplicate:

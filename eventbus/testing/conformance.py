@@ -25,7 +25,7 @@ from eventbus.clock import Clock, SystemClock
 from eventbus.delivery import Delivery
 from eventbus.drivers.base import Consumer, ConsumerSpec, Driver, Features, Start
 from eventbus.envelope import Message
-from eventbus.errors import PublishError, SettleError, UnsupportedError
+from eventbus.errors import PublishError, SequenceConflictError, SettleError, UnsupportedError
 from eventbus.parked import ParkedKey
 from eventbus.subject import Subjects
 
@@ -582,6 +582,67 @@ class DriverConformance:
             at = bench.clock.now() + bench.later(1.5)
             await driver.schedule(bench.message(body), at=at, holder=bench.holder("a"))
 
+        await bench.settled(inbox, [b"2"])
+
+    async def test_one_thing_waits_at_a_holder_and_says_what_it_is(self, bench: Bench) -> None:
+        """A second one is refused, and what waits can be read and found."""
+        driver = await _scheduling(bench)
+        schedules, holder = driver.schedules, bench.holder("a")
+        message = bench.message(b"1")
+        at = await schedules.now() + bench.later(3600)
+
+        receipt = await schedules.add(message, at=at, holder=holder)
+        error = await _raised(schedules.add(bench.message(b"2"), at=at, holder=holder))
+        waiting = await schedules.read(holder)
+        found = [one async for one in schedules.find(bench.holder("a"))]
+
+        assert isinstance(error, SequenceConflictError)
+        assert waiting is not None
+        assert (waiting.holder, waiting.at, waiting.sequence) == (holder, at, receipt.sequence)
+        assert (waiting.message.subject, waiting.message.body) == (message.subject, b"1")
+        assert waiting.message.headers["x-color"] == "blue"
+        assert not waiting.is_cancelled
+        assert found == [waiting]
+        assert await schedules.read(bench.holder("b")) is None
+
+    async def test_what_is_cancelled_never_comes(self, bench: Bench) -> None:
+        """Its mark says so; what has come is too late to cancel."""
+        driver = await _scheduling(bench)
+        inbox = await bench.acking(driver, bench.spec())
+        schedules, holder = driver.schedules, bench.holder("a")
+
+        at = await schedules.now() + bench.later(1.5)
+        await schedules.add(bench.message(b"1"), at=at, holder=holder)
+        await schedules.add(bench.message(b"2"), at=at, holder=bench.holder("b"))
+        waiting, late = await schedules.read(holder), await schedules.read(bench.holder("b"))
+        assert waiting is not None
+        assert late is not None
+        cancelled = await schedules.cancel(waiting)
+        mark = await schedules.read(holder)
+        await bench.settled(inbox, [b"2"])
+
+        assert cancelled
+        assert mark is not None
+        assert (mark.is_cancelled, mark.at) == (True, at)
+        assert await schedules.cancel(mark)
+        assert not await schedules.cancel(late)
+        assert await schedules.read(bench.holder("b")) is None
+
+    async def test_what_is_replaced_comes_at_its_new_time(self, bench: Bench) -> None:
+        """In place of the one that waited, and not of one that was replaced already."""
+        driver = await _scheduling(bench)
+        inbox = await bench.acking(driver, bench.spec())
+        schedules, holder = driver.schedules, bench.holder("a")
+
+        now = await schedules.now()
+        await schedules.add(bench.message(b"1"), at=now + bench.later(3600), holder=holder)
+        waiting = await schedules.read(holder)
+        assert waiting is not None
+        soon = now + bench.later(1)
+        replaced = await schedules.replace(waiting, bench.message(b"2"), at=soon)
+        again = await schedules.replace(waiting, bench.message(b"3"), at=soon)
+
+        assert (replaced, again) == (True, False)
         await bench.settled(inbox, [b"2"])
 
     async def test_what_is_held_comes_once_there_is_room(self, bench: Bench) -> None:

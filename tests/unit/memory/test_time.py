@@ -4,6 +4,9 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from eventbus import Context, Event, EventService
 from eventbus.drivers.base import TopologyChanged
@@ -11,7 +14,8 @@ from eventbus.drivers.memory.broker import MemoryBroker, Sizes
 from eventbus.drivers.memory.driver import MemoryDriver
 from eventbus.drivers.sync import SyncDriver
 from eventbus.errors import BackpressureError, DeclarationError, UnsupportedError
-from eventbus.telemetry.signals import Cancelled, Happened, TickFailed
+from eventbus.telemetry.signals import Cancelled, Happened, Settled, TickFailed
+from eventbus.telemetry.spans import ConsumeTracing, EmitTracing
 from eventbus.testing.clock import VirtualClock
 
 START = datetime(2026, 3, 27, 12, tzinfo=UTC)
@@ -76,6 +80,28 @@ async def test_a_delayed_event_comes_at_its_time_to_the_microsecond(desk: Desk) 
         ("eve", START + timedelta(hours=1)),
         ("ada", receipt.scheduled.at),
     ]
+
+
+async def test_a_delayed_event_stays_in_its_trace_and_is_linked_to_its_emit(desk: Desk) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    events = desk.listening()
+    events.use(middleware=[ConsumeTracing(provider)], emit=[EmitTracing(provider)])
+
+    async with events:
+        receipt = await events.emit(MailDue(to="ada"), delay=60, correlation_id="story-1")
+        await desk.clock.advance(61)
+
+    send, process = exporter.get_finished_spans()
+    assert (send.name, process.name) == ("send mail.due", "process mail.due")
+    assert desk.ids == [receipt.id]
+    assert process.context.trace_id == send.context.trace_id
+    assert [link.context.span_id for link in process.links] == [send.context.span_id]
+    assert process.attributes is not None
+    assert process.attributes["messaging.message.conversation_id"] == "story-1"
+    (settled,) = (one for one in desk.told if isinstance(one, Settled))
+    assert settled.end_to_end == 0.0  # from its time, not from the emit
 
 
 async def test_it_is_cancelled_or_moved_until_it_has_come(desk: Desk) -> None:
