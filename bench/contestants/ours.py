@@ -7,7 +7,7 @@ from bench.load import Case, Meter, Result, in_flight, payload
 from eventbus import Event, EventService, Settings
 from eventbus.telemetry.metrics import Metrics
 
-__all__ = ("CASES",)
+__all__ = ("CASES", "OrderPlaced", "event_of", "service_of")
 
 MAX_BYTES = 4 * 1024**3
 
@@ -27,7 +27,8 @@ class OrderPlaced(Event, name="order.placed", version=1, key="order_id"):
     at_ns: int
 
 
-def _service(url: str) -> EventService:
+def service_of(url: str) -> EventService:
+    """Return a service with everything on that a service usually has on."""
     settings = Settings(nats_url=url, max_bytes=MAX_BYTES, tracing="off")
     events = EventService("bench", settings=settings)
     events.observe(Metrics(lambda name: name in events.registry))
@@ -35,7 +36,8 @@ def _service(url: str) -> EventService:
     return events
 
 
-def _event(number: int) -> OrderPlaced:
+def event_of(number: int) -> OrderPlaced:
+    """Return the event of a number, validated from its fields."""
     fields = payload(number)
     fields["at_ns"] = time.monotonic_ns()
     return OrderPlaced.model_validate(fields)
@@ -44,11 +46,11 @@ def _event(number: int) -> OrderPlaced:
 async def emit(url: str, events: int, width: int) -> Result:
     """Emit with ``width`` in flight."""
     latencies: list[float] = []
-    async with _service(url) as service:
+    async with service_of(url) as service:
 
         async def one(number: int) -> None:
             began = time.perf_counter()
-            await service.emit(_event(number))
+            await service.emit(event_of(number))
             latencies.append((time.perf_counter() - began) * 1e6)
 
         await in_flight(one, min(1000, events), width)
@@ -60,19 +62,19 @@ async def emit(url: str, events: int, width: int) -> Result:
 
 async def emit_many(url: str, events: int) -> Result:
     """Emit all with one call."""
-    async with _service(url) as service:
-        await service.emit_many([_event(number) for number in range(min(1000, events))])
+    async with service_of(url) as service:
+        await service.emit_many([event_of(number) for number in range(min(1000, events))])
         with Meter() as meter:
-            await service.emit_many([_event(number) for number in range(events)])
+            await service.emit_many([event_of(number) for number in range(events)])
     return meter.result(events)
 
 
 async def consume(url: str, events: int) -> Result:
     """Handle stored events with an async typed listener; each is acknowledged."""
-    async with _service(url) as service:
+    async with service_of(url) as service:
         for first in range(0, events, 10_000):
             numbers = range(first, min(events, first + 10_000))
-            await service.emit_many([_event(number) for number in numbers])
+            await service.emit_many([event_of(number) for number in numbers])
     handled, done = 0, asyncio.Event()
 
     async def take(_: OrderPlaced) -> None:
@@ -81,7 +83,7 @@ async def consume(url: str, events: int) -> Result:
         if handled == events:
             done.set()
 
-    service = _service(url)
+    service = service_of(url)
     service.subscribe(OrderPlaced, take, start="all", concurrency=500)
     with Meter() as meter:
         await service.start()
@@ -100,14 +102,14 @@ async def latency(url: str, events: int) -> Result:
         if len(late) == events:
             done.set()
 
-    service = _service(url)
+    service = service_of(url)
     service.subscribe(OrderPlaced, take)
     async with service:
         with Meter() as meter:
             begun = time.monotonic()
             for number in range(events):
                 await asyncio.sleep(max(0.0, begun + number / 500 - time.monotonic()))
-                await service.emit(_event(number))
+                await service.emit(event_of(number))
             await done.wait()
     return meter.result(events, tuple(late))
 

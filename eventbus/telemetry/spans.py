@@ -4,12 +4,13 @@ Names and attributes follow the messaging conventions of OpenTelemetry. This mod
 OpenTelemetry; `eventbus.telemetry.tracing.setup` is how to get at it.
 """
 
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
+from opentelemetry import baggage, trace
 from opentelemetry import context as otel
-from opentelemetry import trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
@@ -23,7 +24,10 @@ from eventbus.middleware.base import CallEmit, CallNext, Context
 __all__ = ("ConsumeTracing", "EmitTracing")
 
 # Not the process's propagator: these headers are part of the wire (DESIGN.md section 5).
-_W3C = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
+_W3C_BAGGAGE = W3CBaggagePropagator()
+_W3C = CompositePropagator([TraceContextTextMapPropagator(), _W3C_BAGGAGE])
+_TRACEPARENT = "traceparent"
+_USUAL = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _BAGGAGE = "baggage"
 _SCOPE = "eventbus"
 
@@ -53,19 +57,17 @@ class EmitTracing:
             f"send {envelope.name}",
             parent,
             SpanKind.PRODUCER,
-            _operation("send", envelope.name, self._subject(envelope.name)),
+            # At once, and not once it records: each setting of attributes takes a lock.
+            {
+                **_operation("send", envelope.name, self._subject(envelope.name)),
+                "messaging.message.id": envelope.id,
+                "messaging.message.conversation_id": envelope.correlation_id,
+                "messaging.message.body.size": len(envelope.body),
+                "eventbus.event.version": envelope.version,
+            },
         )
-        if span.is_recording():
-            span.set_attributes(
-                {
-                    "messaging.message.id": envelope.id,
-                    "messaging.message.conversation_id": envelope.correlation_id,
-                    "messaging.message.body.size": len(envelope.body),
-                    "eventbus.event.version": envelope.version,
-                }
-            )
         within = trace.set_span_in_context(span, parent)
-        with _ended(span), _active(within):
+        with _Within(span, within):
             return await call_next(_carrying(envelope, within))
 
 
@@ -85,7 +87,7 @@ class ConsumeTracing:
     async def __call__(self, context: Context, call_next: CallNext) -> None:
         """Run the rest of the chain within a span."""
         # From nothing: where the driver delivers in the emitter's task, its span isn't the parent.
-        parent = _W3C.extract(context.trace, otel.Context())
+        parent = _extracted(context.trace)
         origin = _span_context(parent)
         if self._follows and _unsampled(origin):
             with _active(parent):
@@ -95,12 +97,10 @@ class ConsumeTracing:
             f"process {context.name}",
             parent,
             SpanKind.CONSUMER,
-            _operation("process", context.name, context.subject),
+            {**_operation("process", context.name, context.subject), **_handled(context)},
             links=[Link(origin)] if origin.is_valid else None,
         )
-        if span.is_recording():
-            span.set_attributes(_handled(context))
-        with _ended(span), _active(trace.set_span_in_context(span, parent)):
+        with _Within(span, trace.set_span_in_context(span, parent)):
             await call_next(context)
 
 
@@ -110,6 +110,18 @@ def _surrounding(carried: Mapping[str, str]) -> otel.Context:
     if not carried or _span_context(current).is_valid:
         return current
     return _W3C.extract(carried, current)
+
+
+def _extracted(carried: Mapping[str, str]) -> otel.Context:
+    """Return the context that headers carry; the usual ones without a propagator's generality."""
+    found = _USUAL.fullmatch(carried.get(_TRACEPARENT, ""))
+    if found is None or len(carried) > 1:
+        return _W3C.extract(carried, otel.Context())
+    trace_id, span_id, flags = (int(one, 16) for one in found.groups())
+    origin = SpanContext(trace_id, span_id, is_remote=True, trace_flags=trace.TraceFlags(flags))
+    if not origin.is_valid:
+        return otel.Context()
+    return trace.set_span_in_context(trace.NonRecordingSpan(origin), otel.Context())
 
 
 def _span_context(context: otel.Context) -> SpanContext:
@@ -132,7 +144,14 @@ def _follows_parent(provider: trace.TracerProvider) -> bool:
 
 def _carrying(envelope: Envelope, context: otel.Context) -> Envelope:
     carrier: dict[str, str] = {}
-    _W3C.inject(carrier, context)
+    span = _span_context(context)
+    if span.is_valid:
+        flags = int(span.trace_flags)
+        carrier[_TRACEPARENT] = f"00-{span.trace_id:032x}-{span.span_id:016x}-{flags:02x}"
+        if span.trace_state:
+            carrier["tracestate"] = span.trace_state.to_header()
+    if baggage.get_all(context):
+        _W3C_BAGGAGE.inject(carrier, context)
     if _BAGGAGE in envelope.trace:
         carrier.setdefault(_BAGGAGE, envelope.trace[_BAGGAGE])
     return replace(envelope, trace=carrier)
@@ -169,19 +188,28 @@ def _active(context: otel.Context) -> Generator[None]:
         otel.detach(token)
 
 
-@contextmanager
-def _ended(span: Span) -> Generator[None]:
-    try:
-        yield
-    except (RetryLater, Discard) as signal:
-        # The listener chose this; it isn't an error.
-        span.set_attribute("eventbus.signal", type(signal).__name__)
-        raise
-    except Exception as exc:
-        if span.is_recording():
-            _failed(span, exc)
-        raise
-    finally:
+class _Within:
+    """Makes a span's context the active one for a block, and ends the span with the block."""
+
+    __slots__ = ("_context", "_span", "_token")
+
+    def __init__(self, span: Span, context: otel.Context) -> None:
+        self._span = span
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token = otel.attach(self._context)
+
+    def __exit__(
+        self, _: type[BaseException] | None, raised: BaseException | None, __: object
+    ) -> None:
+        otel.detach(self._token)
+        span = self._span
+        if isinstance(raised, (RetryLater, Discard)):
+            # The listener chose this; it isn't an error.
+            span.set_attribute("eventbus.signal", type(raised).__name__)
+        elif isinstance(raised, Exception) and span.is_recording():
+            _failed(span, raised)
         span.end()
 
 
