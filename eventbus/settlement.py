@@ -106,6 +106,7 @@ class Settler:
         Raises:
             DriverError: The server couldn't be told; it will deliver the message again.
         """
+        _check_ours(run.delivery)
         match decision:
             case Ack() | Drop():
                 if self._parked is not None:
@@ -307,6 +308,7 @@ class Settler:
         if self._parked is not None:
             await self._parked.buried(delivery, decision.reason, stored.sequence)
         await self._gave_up(run, decision)
+        _check_ours(delivery)
         await delivery.term(f"dead letter: {decision.reason}")
 
     async def _keep(self, *letters: Message) -> Receipt:
@@ -325,3 +327,16 @@ def _outcome(decision: Ack | Drop) -> Outcome:
     if isinstance(decision, Ack):
         return Outcome.OK
     return Outcome.DUPLICATE if decision.duplicate else Outcome.DROPPED
+
+
+def _check_ours(delivery: Delivery) -> None:
+    """Refuse to settle what is somebody else's by now: theirs is the outcome that counts.
+
+    Raises:
+        SettleError: It isn't ours any more.
+    """
+    if delivery.lost:
+        raise SettleError(
+            f"'{delivery.message.subject}' {delivery.stream}:{delivery.sequence} isn't ours any "
+            "more: its lease ended, or it was delivered again; whoever has it settles it"
+        )

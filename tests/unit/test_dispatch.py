@@ -488,6 +488,43 @@ async def test_a_suspect_that_is_lost_while_it_is_marked_is_not_blamed(bench: Be
     assert judge(history, deliveries=3) == Verdict(1, history=history)
 
 
+@pytest.mark.parametrize("raised", [ValueError("no"), RetryLater(after=60), Reject("no")])
+async def test_what_isnt_ours_any_more_is_settled_by_whoever_has_it(
+    bench: Bench, raised: Exception
+) -> None:
+    delivery = bench.delivery()
+
+    async def send(event: UserCreated) -> None:
+        delivery.lost = True
+        raise raised
+
+    ending = await bench.handle(send, delivery)
+
+    assert isinstance(ending, Stuck)
+    assert bench.driver.published == bench.driver.scheduled == []
+    assert bench.driver.attempts.writes == []
+
+
+async def test_an_event_that_is_lost_while_its_letter_is_stored_keeps_its_record(
+    bench: Bench,
+) -> None:
+    delivery = bench.delivery(deliveries=4)
+    before = History(failed=2, settled=3)
+    bench.driver.attempts.histories["mail__send.EVENTS.1"] = before
+
+    async def failed(event: UserCreated, context: Context, error: Exception) -> None:
+        delivery.lost = True
+
+    async def send(event: UserCreated) -> None:
+        raise ValueError("the last attempt")
+
+    ending = await bench.handle(send, delivery, failed=failed)
+
+    assert isinstance(ending, Stuck)
+    assert bench.letter().reason is Reason.EXCEPTION
+    assert list(bench.driver.attempts.histories.values()) == [before]
+
+
 async def test_an_event_that_ends_its_process_each_time_becomes_a_dead_letter(
     bench: Bench,
 ) -> None:
