@@ -7,7 +7,7 @@ from eventbus import headers as h
 from eventbus.drivers.base import Driver
 from eventbus.drivers.receipt import Receipt, Scheduled
 from eventbus.drivers.schedules import Waiting
-from eventbus.envelope import Message
+from eventbus.envelope import NO_HEADERS, Message
 from eventbus.errors import FixedEventError, IdConflictError, PublishError, SequenceConflictError
 from eventbus.subject import Subjects
 
@@ -147,7 +147,7 @@ class Agenda:
 
 def _free(waiting: Waiting | None) -> Waiting | None:
     """Return what waits, where its class lets it be taken back."""
-    headers = {} if waiting is None else h.lowered(waiting.message.headers)
+    headers = h.lowered(NO_HEADERS if waiting is None else waiting.message.headers)
     if headers.get(h.FIXED.lower()):
         raise FixedEventError(name=headers.get(h.TYPE, "?"), id=h.unquoted(headers.get(h.ID, "?")))
     return waiting

@@ -16,8 +16,9 @@ from eventbus.clock import Clock
 from eventbus.correlation import Handled, Scope, current_scope
 from eventbus.drivers.base import Driver, Receipt, is_immediate
 from eventbus.drivers.receipt import Scheduled
-from eventbus.duration import Duration, moment, seconds
-from eventbus.envelope import NO_HEADERS, Envelope, Message
+from eventbus.duration import Duration
+from eventbus.envelope import Envelope, Message
+from eventbus.enveloping import check_options, due_of, enveloped
 from eventbus.errors import (
     BackpressureError,
     DeclarationError,
@@ -33,7 +34,7 @@ from eventbus.stores.base import open_transaction, outside_transactions
 from eventbus.subject import Subjects
 from eventbus.telemetry.signals import Cancelled, EmitFailed, Emitted, Observer
 
-__all__ = ("IN_OUTBOX", "Choose", "Emitter", "Publishing", "Route", "check_options")
+__all__ = ("IN_OUTBOX", "Choose", "Emitter", "Publishing", "Route")
 
 AT_ONCE = 512
 """How many of a lot of emits wait for the server at once."""
@@ -93,7 +94,7 @@ class _Lane:
             TypeError, ValueError: The options contradict each other, or what is given is no time.
             UnsupportedError: The driver has no schedules.
         """
-        due = _due(options.get("delay"), options.get("at"), now) if options else None
+        due = due_of(options.get("delay"), options.get("at"), now) if options else None
         if due is None and self.run_after:
             due = now + timedelta(seconds=self.run_after)
         if due is not None:
@@ -164,19 +165,8 @@ class Emitter:
         due = lane.due(options, now)
         repeated = self._unresolved_id(event, scope) if self._unresolved else None
         given = options.get("id")
-        user_headers = _user_headers(event, options)
-        envelope = Envelope.of(
-            event,
-            source=publishing.source,
-            time=now,
-            id=repeated if given is None else given,
-            key=options.get("key"),
-            correlation_id=options.get("correlation_id"),
-            headers=h.check_user_headers(user_headers) if user_headers else NO_HEADERS,
-            tags=options.get("tags", ()),
-            due=due,
-            expires=options.get("expires"),
-            scope=scope,
+        envelope = enveloped(
+            event, options, source=publishing.source, now=now, due=due, id=repeated, scope=scope
         )
         lane.check(envelope)
         if lane.is_immediate and self._deferred(lane, envelope, options):
@@ -352,7 +342,7 @@ class Emitter:
             UnsupportedError: The driver has no schedules.
             DriverError: Whether it is rescheduled isn't known.
         """
-        due = _due(delay, at, self._publishing.clock.now())
+        due = due_of(delay, at, self._publishing.clock.now())
         if due is None:
             raise TypeError("reschedule() takes delay= or at=")
         if scheduled is None:
@@ -461,39 +451,3 @@ class Emitter:
         # Nothing keeps the event alive for this; when it goes, so does the entry.
         reference = weakref.ref(event, lambda _: forget(number, None))
         self._unresolved[number] = _Unresolved(reference, event_id, scope.handled)
-
-
-def _due(delay: Duration | None, at: datetime | None, now: datetime) -> datetime | None:
-    """Return until when an event waits; None for an event that doesn't."""
-    if delay is not None and at is not None:
-        raise TypeError("it takes delay= or at=, not both")
-    if delay is not None:
-        return now + timedelta(seconds=seconds(delay))
-    if at is None:
-        return None
-    if not isinstance(at, datetime):
-        raise TypeError(f"at= is a datetime, not {at!r}; use delay= for a duration")
-    return moment(at, now)
-
-
-def _user_headers(event: Event, options: EmitOptions) -> Mapping[str, str]:
-    """Return the event's metadata and the emit's headers, which win."""
-    given = options.get("headers") or NO_HEADERS
-    if not event.event_metadata:
-        return given
-    named = h.lowered(given)
-    kept = {name: one for name, one in event.event_metadata.items() if name not in named}
-    return {**kept, **given}
-
-
-def check_options(options: EmitOptions) -> None:
-    """Refuse an option that `emit` doesn't have.
-
-    Raises:
-        TypeError: It has no such option; the message says which it has.
-    """
-    known = tuple(EmitOptions.__annotations__)
-    for option in options:
-        if option not in known:
-            hint = did_you_mean(option, known)
-            raise TypeError(f"emit() has no option {option!r} (it has {', '.join(known)}){hint}")

@@ -4,16 +4,17 @@ from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Generic, Self, TypeAlias, TypeVar, cast, overload
 
 from eventbus.drivers.base import Receipt
-from eventbus.emission import check_options
-from eventbus.envelope import NO_HEADERS, Envelope
+from eventbus.envelope import Envelope
+from eventbus.enveloping import check_options, due_of, enveloped
 from eventbus.errors import did_you_mean
 from eventbus.event import Event, spec_of
-from eventbus.headers import check_user_headers
 from eventbus.middleware.base import EmitOptions
+from eventbus.stores.base import open_transaction
 from eventbus.subject import check_pattern, matches
 from eventbus.subscription import Subscription
 
@@ -106,21 +107,26 @@ class Fake:
     ) -> Receipt:
         """Keep an emit, and return a receipt for it: of the driver ``fake``, in no stream.
 
+        In a transaction it is kept once that commits, and never where it rolls back.
+
         Raises:
             TypeError, DeclarationError, EncodeError, HeaderError, InvalidEventError: It couldn't
                 be emitted for real either.
         """
         check_options(options)
-        user_headers = options.get("headers")
-        envelope = Envelope.of(
-            event,
-            source=service,
-            time=time,
-            id=options.get("id"),
-            key=options.get("key"),
-            correlation_id=options.get("correlation_id"),
-            headers=check_user_headers(user_headers) if user_headers else NO_HEADERS,
-        )
+        due = due_of(options.get("delay"), options.get("at"), time)
+        envelope = enveloped(event, options, source=service, now=time, due=due)
+        transaction = None if options.get("immediate") else open_transaction()
+        if transaction is None:
+            self._keep(envelope, options)
+        else:
+            transaction.defer(partial(self._committed, envelope, options))
+        return Receipt(envelope.id, stream="", sequence=len(self._recorded), driver="fake")
+
+    async def _committed(self, envelope: Envelope, options: EmitOptions) -> None:
+        self._keep(envelope, options)
+
+    def _keep(self, envelope: Envelope, options: EmitOptions) -> None:
         self._recorded.append(
             Recorded(
                 event=envelope.event,
@@ -135,7 +141,6 @@ class Fake:
                 options=dict(options),
             )
         )
-        return Receipt(envelope.id, stream="", sequence=len(self._recorded), driver="fake")
 
     @overload
     def emitted(

@@ -253,3 +253,20 @@ async def test_without_the_table_the_error_names_the_command(
         async with session, bank.transaction(session):
             with pytest.raises(StoreError, match="eventbus store init"):
                 await bank.emit(paid(1))
+
+
+async def test_a_fake_records_what_a_transaction_emits_once_that_commits(
+    engine: AsyncEngine, writer: EventService
+) -> None:
+    with writer.fake() as fake:
+        async with session_of(engine) as session, session.begin(), writer.transaction(session):
+            await writer.emit(paid(1))
+            await writer.emit(paid(2), immediate=True)
+            early = [one.event for one in fake.emitted()]
+        session = session_of(engine)
+        async with session, session.begin() as transaction, writer.transaction(session):
+            await writer.emit(paid(3))
+            await transaction.rollback()
+
+    assert early == [paid(2)]
+    assert [one.event for one in fake.emitted()] == [paid(2), paid(1)]

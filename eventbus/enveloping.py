@@ -1,0 +1,95 @@
+"""The options of an emit as its envelope, checked."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from eventbus import headers as h
+from eventbus.correlation import Scope
+from eventbus.duration import Duration, moment, seconds
+from eventbus.envelope import NO_HEADERS, Envelope
+from eventbus.errors import did_you_mean
+from eventbus.event import Event
+from eventbus.middleware.base import EmitOptions
+
+__all__ = ("check_options", "due_of", "enveloped")
+
+
+def enveloped(  # noqa: PLR0913 - what an emit has beside its options
+    event: Event,
+    options: EmitOptions,
+    *,
+    source: str,
+    now: datetime,
+    due: datetime | None = None,
+    id: str | None = None,
+    scope: Scope | None = None,
+) -> Envelope:
+    """Return the envelope of an event that is emitted with these options.
+
+    Args:
+        event: The event.
+        options: Those of `eventbus.EventService.emit`.
+        source: The service that emits it.
+        now: When.
+        due: Until when it waits; None for not at all.
+        id: Its id where the options give none; one is made where None.
+        scope: Where it is emitted; where this is called if None.
+
+    Raises:
+        DeclarationError, EncodeError, HeaderError, InvalidEventError: It can't be emitted.
+        ValueError: A time or duration is none.
+    """
+    user_headers = _user_headers(event, options)
+    return Envelope.of(
+        event,
+        source=source,
+        time=now,
+        id=options.get("id", id),
+        key=options.get("key"),
+        correlation_id=options.get("correlation_id"),
+        headers=h.check_user_headers(user_headers) if user_headers else NO_HEADERS,
+        tags=options.get("tags", ()),
+        due=due,
+        expires=options.get("expires"),
+        scope=scope,
+    )
+
+
+def due_of(delay: Duration | None, at: datetime | None, now: datetime) -> datetime | None:
+    """Return until when an event waits; None for an event that doesn't.
+
+    Raises:
+        TypeError, ValueError: Both are given, or what is given is no time.
+    """
+    if delay is not None and at is not None:
+        raise TypeError("it takes delay= or at=, not both")
+    if delay is not None:
+        return now + timedelta(seconds=seconds(delay))
+    if at is None:
+        return None
+    if not isinstance(at, datetime):
+        raise TypeError(f"at= is a datetime, not {at!r}; use delay= for a duration")
+    return moment(at, now)
+
+
+def _user_headers(event: Event, options: EmitOptions) -> Mapping[str, str]:
+    """Return the event's metadata and the emit's headers, which win."""
+    given = options.get("headers") or NO_HEADERS
+    if not event.event_metadata:
+        return given
+    named = h.lowered(given)
+    kept = {name: one for name, one in event.event_metadata.items() if name not in named}
+    return {**kept, **given}
+
+
+def check_options(options: EmitOptions) -> None:
+    """Refuse an option that `emit` doesn't have.
+
+    Raises:
+        TypeError: It has no such option; the message says which it has.
+    """
+    known = tuple(EmitOptions.__annotations__)
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise TypeError(f"emit() has no option {option!r} (it has {', '.join(known)}){hint}")
