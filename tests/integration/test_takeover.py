@@ -5,14 +5,16 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from eventbus.delivery import Delivery
-from eventbus.drivers.base import ConsumerSpec
+from eventbus.drivers.base import Consumer, ConsumerSpec
 from eventbus.drivers.jetstream.driver import JetStreamDriver
+from eventbus.drivers.jetstream.durables import pin_timeout
 from eventbus.embedded import NatsServer
 from eventbus.worker.heartbeat import BEATS
 from tests.integration.rig import Line, driver_of, event, listener, pending, plain
@@ -76,12 +78,12 @@ class Hand:
 
 
 @asynccontextmanager
-async def contending(driver: JetStreamDriver, hand: Hand) -> AsyncIterator[None]:
+async def contending(driver: JetStreamDriver, hand: Hand) -> AsyncIterator[Consumer]:
     """Have a process that works the durable when it is its turn."""
     consumer = await driver.consume_in_order(ordered(), hand)
     async with asyncio.TaskGroup() as group:
         beating = group.create_task(hand.beat())
-        yield
+        yield consumer
         hand.halt()
         await consumer.stop()
         await hand.hand_back()
@@ -133,6 +135,46 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.01)
+
+
+async def turn(client: Client) -> tuple[str, float]:
+    """Return whose turn it is, and for how many seconds it has been."""
+    answer = await client.request(f"$JS.API.CONSUMER.INFO.{DURABLE}")
+    info = json.loads(answer.data)
+    [group] = info["priority_groups"]
+    since = moment(info["ts"]) - moment(group["pinned_ts"])
+    return group["pinned_client_id"], since.total_seconds()
+
+
+def moment(time: str) -> datetime:
+    """Return a time of the server."""
+    return datetime.fromisoformat(time[:26].rstrip("Z") + "+00:00")
+
+
+async def test_the_process_whose_turn_it_is_keeps_it_while_it_asks_for_nothing(
+    nats_server: NatsServer,
+) -> None:
+    busy, idle = Hand(), Hand()
+    async with (
+        driver_of(nats_server.url) as driver,
+        driver_of(nats_server.url) as other,
+        plain(nats_server.url) as client,
+    ):
+        await driver.provision([ordered()])
+        async with contending(driver, busy) as consumer:
+            await driver.publish(event(1))
+            await until(busy.open.is_set)
+            async with contending(other, idle):
+                consumer.limit(0)
+                before, lasted = await turn(client)
+                while lasted < 1.5 * pin_timeout(ordered()):
+                    await asyncio.sleep(0.05)
+                    now, lasted = await turn(client)
+                consumer.limit(8)
+                await driver.publish(event(2))
+                order = await busy.work(2)
+
+    assert (now, order, idle.taken) == (before, [1, 2], Counter())
 
 
 async def test_newer_events_wait_until_those_of_a_process_that_is_gone_come_back(
