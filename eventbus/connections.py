@@ -160,8 +160,10 @@ class Connections:
         _check_order(one, connection)
         _check_delay(one, connection)
         wiring = self._wired(connection)
-        hearing = {id(self._local): self._local} if one.connection is None else {}
-        if is_immediate(connection.driver):
+        # The one that it stands beside hears the same.
+        hears = one.connection is None and not one.beside
+        hearing = {id(self._local): self._local} if hears else {}
+        if is_immediate(connection.driver) and not one.beside:
             hearing[id(connection.driver)] = connection.driver
         at_once = self._at_once[one.listener] = ImmediateListener(one, wiring)
         for driver in hearing.values():

@@ -29,6 +29,7 @@ from eventbus.duration import seconds
 from eventbus.envelope import Envelope
 from eventbus.errors import (
     CodecError,
+    EventBusError,
     GaveUpError,
     Postpone,
     SchemaError,
@@ -63,6 +64,8 @@ __all__ = ("Aftermath", "Dispatcher", "Wiring", "layers_of")
 UNKNOWN_PATIENCE = timedelta(minutes=10)
 """How long an event that isn't declared here waits for a deploy that declares it."""
 UNKNOWN_DELAY = 15.0
+LOOK_AGAIN = 1.0
+"""Seconds until an event comes back of which nobody knows now whose it is."""
 BEHIND_PROBE = 1.5
 """By how much longer than its breaker's pause an event stays away that failed meanwhile."""
 DELAY_IN_PLACE = 5.0
@@ -167,6 +170,8 @@ class Dispatcher:
             self._attempts,
             self._tell_failed,
         )
+        self._begins: dict[str, int] = {}
+        """The first sequences of the durables that events are left to."""
         self._alone = asyncio.Lock()
         self.circuit = self._circuit()
         """Its breaker, as it stands; None without one."""
@@ -201,6 +206,8 @@ class Dispatcher:
         """
         wiring, one = self._wiring, self._subscription
         name = wiring.subjects.event_name(delivery.message.subject) or "unknown"
+        if one.left_to and await self._is_left(delivery, name):
+            return None
         run = Run(delivery, name, self._attempts.redrive(delivery), known=known)
         wiring.observe(Received(name, one.service, one.listener, delivery.deliveries > 1))
         try:
@@ -253,6 +260,28 @@ class Dispatcher:
             self._wiring.observe(Stuck(run.name, one.service, one.listener, exc))
         finally:
             aftermath.ended()
+
+    async def _is_left(self, delivery: Delivery, name: str) -> bool:
+        """Settle what another durable takes because of its priority; False where it is ours.
+
+        Nothing is told of it: that durable's listener handles it.
+        """
+        other, wiring = self._subscription.left_to.get(name), self._wiring
+        if other is None or delivery.message.subject != wiring.subjects.event(name):
+            return False  # a retry of ours stays ours
+        try:
+            begin = self._begins.get(other)
+            if begin is None:
+                state = await wiring.driver.measure(other)
+                if state is None:  # deleted: it takes nothing
+                    return False
+                begin = self._begins[other] = state.begin
+            if delivery.sequence < begin:
+                return False
+            await delivery.ack()
+        except EventBusError:
+            await delivery.nak(LOOK_AGAIN)
+        return True
 
     async def hand_back(self, delivery: Delivery, known: Known) -> None:
         """Give back what waited here for its run; never raises."""

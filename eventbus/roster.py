@@ -9,6 +9,7 @@ from eventbus.declaration import subscription
 from eventbus.errors import DeclarationError, DuplicateSubscriptionError, did_you_mean
 from eventbus.event import Event
 from eventbus.listener import Listener, Resolver
+from eventbus.priorities import by_priority
 from eventbus.registry import Registry
 from eventbus.signature import function_name
 from eventbus.subscription import EventT, ListenerOptions, Subscription
@@ -99,11 +100,20 @@ class Roster:
         }
 
     def bind_all(self, registry: Registry, discover: Callable[[], Registry]) -> None:
-        """Bind every listener; raises as `bind`."""
+        """Bind every listener, and split those whose events differ in priority; raises as `bind`."""
+        self._subscriptions = {one.listener: one for one in self if not one.beside}
         for one in self:
             one.register(registry)  # first: who takes a base class takes the others' events too
         for one in self:
-            self.bind(one, registry, discover)
+            for each in by_priority(self.bind(one, registry, discover), registry):
+                self._put(each, one)
+
+    def _put(self, one: Subscription, declared: Subscription) -> None:
+        known = self._subscriptions.get(one.listener)
+        is_mine = known is None or one.listener == declared.listener or known.beside == one.beside
+        if not is_mine:
+            raise DuplicateSubscriptionError(service=self._service, listener=one.listener)
+        self._subscriptions[one.listener] = one
 
     def bind(
         self, one: Subscription, registry: Registry, discover: Callable[[], Registry]

@@ -288,6 +288,12 @@ class EventService(Dispatching):
             DriverError: The durable may still be there.
         """
         one = self._roster.named(listener)
+        await self._end(one, delete, grace)
+        for other in self.subscriptions:
+            if other.beside == one.durable:
+                await self._end(other, delete, grace)
+
+    async def _end(self, one: Subscription, delete: bool, grace: float | None) -> None:
         self._roster.remove(one.listener)
         if self._connections is None or self._lifecycle is None:
             return
@@ -323,7 +329,7 @@ class EventService(Dispatching):
             raise NotConnectedError(
                 f"listener '{one.listener}' isn't working here; start its service before a replay"
             )
-        replayed = replayed_from(placed, start)
+        replayed = replayed_from(replace(placed, left_to={}), start)
         self._connections.lend(replayed, placed)
         return await self._lifecycle.replay(replayed, until)
 
@@ -712,7 +718,13 @@ class EventService(Dispatching):
                 *self._relaying(),
                 *ticking,
             )
-            worker = Worker(connections.driver, self._dispatcher, jobs=jobs, clock=clock)
+            worker = Worker(
+                connections.driver,
+                self._dispatcher,
+                jobs=jobs,
+                clock=clock,
+                concurrency=self.settings.concurrency,
+            )
             self._lifecycle = Lifecycle(
                 self.name,
                 connections.driver,

@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     service's name."""
     schemas: _Names = ("schemas",)
     """Packages whose events are known by name; found from the working directory."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """How many events all listeners of a service handle at once in one process, those of high
+    priority first; no limit but their own where not set."""
     default_queue: str = "default"
     """The queue of listeners that name none."""
     failed_queue: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]{0,31}$")

@@ -1,7 +1,7 @@
 """`Subscription`: the frozen record of a listener and its options."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import (
     Generic,
@@ -19,7 +19,7 @@ from eventbus.batch import Batch, BatchContext, BatchHandler
 from eventbus.drivers.base import ConsumerSpec, Start
 from eventbus.duration import Duration, seconds
 from eventbus.errors import DeclarationError
-from eventbus.event import Event
+from eventbus.event import Event, Priority
 from eventbus.listener import Listener
 from eventbus.middleware.base import Context
 from eventbus.middleware.breaker import Breaker
@@ -210,6 +210,12 @@ class Subscription:
     batch_handler: BatchHandler | None = None
     """Set where ``batch`` is; ``handler`` gives it one event then."""
     inbox: Inbox | None = None
+    priority: Priority = "normal"
+    """Its weight where it shares places with others; that of its events."""
+    beside: str = ""
+    """The durable of the listener that it takes events of one priority from."""
+    left_to: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The durables of such listeners, by the names of the events that they take."""
     undeclared: bool = False
     """Whether it is annotated with `UnknownEvent`, and so means events that aren't declared."""
 
@@ -260,6 +266,10 @@ class Subscription:
             return self.concurrency * self.batch.max
         return self.concurrency * (LANE_DEPTH if self.ordered else 1)
 
+    def takes_name(self, name: str) -> bool:
+        """Tell whether an event of a name is this listener's to handle."""
+        return name not in self.left_to and any(matches(one, name) for one in self.events)
+
     def takes(self, event: Event) -> bool:
         """Tell whether an event is of a class that the listener takes."""
         return isinstance(event, self.accepts)
@@ -278,6 +288,7 @@ class Subscription:
             kept=self._kept,
             lasting=self.mode != "ephemeral",
             retries=not self.is_replay,
+            beside=self.beside,
         )
 
     def register(self, registry: Registry) -> None:

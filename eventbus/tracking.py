@@ -8,7 +8,6 @@ from typing import Protocol, Self
 
 from eventbus.delivery import Outcome
 from eventbus.duration import Duration, seconds
-from eventbus.subject import matches
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import Emitted, Happened, Observer, Settled
 
@@ -167,7 +166,7 @@ class Track:
 
 
 def _takes(one: Subscription, name: str) -> bool:
-    return any(matches(pattern, name) for pattern in one.events)
+    return one.takes_name(name)
 
 
 def _in_order(nodes: Iterable[_Node]) -> tuple[_Node, ...]:

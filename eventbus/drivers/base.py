@@ -97,6 +97,9 @@ class ConsumerSpec:
     """It is kept on disk, and what it hasn't handled keeps its room."""
     retries: bool = True
     """It takes what comes back to its listener alone, besides the events."""
+    beside: str = ""
+    """The durable that it takes events from: it begins behind all that is stored where that one
+    exists, and always at a sequence that can be told, see `DurableState.begin`."""
 
     @property
     def max_ack_pending(self) -> int:

@@ -53,6 +53,8 @@ class DurableState:
     waiting: int = 0
     """Pull requests that wait for events; 0 where nobody works."""
     paused: bool = False
+    begin: int = 0
+    """The first sequence that it takes; 0 where it began with the first one, or by time."""
     active: datetime | None = None
     """When it last handed out something, or had something settled; else when it was made."""
 

@@ -15,6 +15,7 @@ from eventbus.subscription import Subscription
 from eventbus.worker.heartbeat import Heartbeat
 from eventbus.worker.lanes import Lanes
 from eventbus.worker.pump import Pump
+from eventbus.worker.slots import Entrance
 
 __all__ = ("OrderedPump",)
 
@@ -33,8 +34,9 @@ class OrderedPump(Pump):
         group: asyncio.TaskGroup,
         heartbeat: Heartbeat,
         clock: Clock,
+        entrance: Entrance | None = None,
     ) -> None:
-        super().__init__(subscription, dispatcher, group, heartbeat, clock)
+        super().__init__(subscription, dispatcher, group, heartbeat, clock, entrance)
         self._lanes = Lanes(
             self._run,
             self._give_back,
@@ -90,12 +92,23 @@ class OrderedPump(Pump):
     async def _run(self, delivery: Delivery, known: Known) -> Wait | None:
         is_ours = False
         try:
-            wait = await self._dispatcher(delivery, known)
+            wait = await self._run_in_place(delivery, known)
             is_ours = wait is not None and not delivery.lost
         finally:
             if not is_ours:
                 self._heartbeat.release(delivery)
         return wait
+
+    async def _run_in_place(self, delivery: Delivery, known: Known) -> Wait | None:
+        if self._entrance is None:
+            return await self._dispatcher(delivery, known)
+        is_in = False
+        try:
+            async with self._entrance.passed() as is_in:
+                return await self._dispatcher(delivery, known) if is_in else None
+        finally:
+            if not is_in:
+                await self._dispatcher.hand_back(delivery, known)
 
     async def _give_back(self, delivery: Delivery, known: Known) -> None:
         try:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 
+from eventbus.attempts import Known
 from eventbus.clock import Clock
 from eventbus.delivery import Delivery
 from eventbus.dispatch import Dispatcher
@@ -10,6 +11,7 @@ from eventbus.drivers.base import Consumer, Driver
 from eventbus.subscription import Subscription
 from eventbus.worker.flow import Flow
 from eventbus.worker.heartbeat import Heartbeat
+from eventbus.worker.slots import Entrance
 from eventbus.worker.valve import Valve
 
 __all__ = ("Pump",)
@@ -28,8 +30,10 @@ class Pump:
         group: asyncio.TaskGroup,
         heartbeat: Heartbeat,
         clock: Clock,
+        entrance: Entrance | None = None,
     ) -> None:
         self.subscription = subscription
+        self._entrance = entrance
         self._dispatcher = dispatcher
         self._group = group
         self._heartbeat = heartbeat
@@ -112,10 +116,24 @@ class Pump:
 
     async def _handle(self, delivery: Delivery) -> None:
         try:
-            await self._dispatcher(delivery, aftermath=self)
+            if self._entrance is None:
+                await self._dispatcher(delivery, aftermath=self)
+            else:
+                await self._enter(self._entrance, delivery)
         finally:
             self._heartbeat.release(delivery)
             self._in_hand -= 1
+
+    async def _enter(self, entrance: Entrance, delivery: Delivery) -> None:
+        """Run it once there is a place; what never gets one goes back."""
+        is_in = False
+        try:
+            async with entrance.passed() as is_in:
+                if is_in:
+                    await self._dispatcher(delivery, aftermath=self)
+        finally:
+            if not is_in:
+                await self._dispatcher.hand_back(delivery, Known())
 
     def _spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = self._group.create_task(coroutine)

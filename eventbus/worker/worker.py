@@ -15,6 +15,7 @@ from eventbus.worker.heartbeat import Heartbeat
 from eventbus.worker.ordered import OrderedPump
 from eventbus.worker.pump import Pump
 from eventbus.worker.replay import ReplayPump
+from eventbus.worker.slots import WEIGHTS, Entrance, Slots
 
 __all__ = ("Job", "Worker")
 
@@ -38,7 +39,10 @@ class Worker:
         *,
         jobs: Sequence[Job] = (),
         clock: Clock,
+        concurrency: int | None = None,
     ) -> None:
+        self._shared = Slots(concurrency) if concurrency is not None else None
+        self._groups: dict[str, Slots] = {}
         self._driver = driver
         self._dispatcher = dispatcher
         self._jobs = jobs
@@ -83,7 +87,8 @@ class Worker:
         assert self._group is not None, "the worker doesn't run"
         dispatcher = self._dispatcher(subscription)
         kind = OrderedPump if subscription.ordered else Pump
-        pump = kind(subscription, dispatcher, self._group, self._heartbeat, self._clock)
+        entrance = self._entrance(subscription)
+        pump = kind(subscription, dispatcher, self._group, self._heartbeat, self._clock, entrance)
         self._pumps.append(pump)
         await pump.start(self._driver)
 
@@ -128,6 +133,16 @@ class Worker:
         with suppress(DriverError):
             await self._driver.remove(pump.subscription.consumer())
 
+    def _entrance(self, one: Subscription) -> Entrance | None:
+        """Return what it has to pass: the places of its listener, then those of all."""
+        slots: list[Slots] = []
+        if one.beside or one.left_to:
+            group = one.beside or one.durable
+            slots.append(self._groups.setdefault(group, Slots(one.concurrency)))
+        if self._shared is not None:
+            slots.append(self._shared)
+        return Entrance(one.durable, WEIGHTS[one.priority], slots) if slots else None
+
     def in_flight(self) -> dict[str, int]:
         """Return how many deliveries are in hand, by listener."""
         return {pump.subscription.listener: pump.in_hand for pump in self._pumps}
@@ -140,6 +155,10 @@ class Worker:
         for job in jobs:
             job.cancel()
         await self._stop_pulling()
+        # Now, since what goes back must not come again.
+        for slots in (self._shared, *self._groups.values()):
+            if slots is not None:
+                slots.close()
         running = {task for pump in self._pumps for task in pump.running}
         late = await self._wait(running | jobs, deadline)
         for task in late:

@@ -204,6 +204,7 @@ def state_of(info: Table) -> DurableState:
         redelivered=number(info.get("num_redelivered")),
         waiting=number(info.get("num_waiting")),
         paused=info.get("paused") is True,
+        begin=number(table(info.get("config")).get("opt_start_seq")),
         active=_active(info),
     )
 

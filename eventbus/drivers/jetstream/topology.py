@@ -7,7 +7,7 @@ be done about it in `provision`.
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
-from eventbus.drivers.base import ConsumerSpec, Notify
+from eventbus.drivers.base import ConsumerSpec, Notify, Start
 from eventbus.drivers.jetstream import api as codes
 from eventbus.drivers.jetstream import durables, streams
 from eventbus.drivers.jetstream.api import Api, ApiError, Table, number, table, text, translated
@@ -94,7 +94,10 @@ class Topology:
             return
         for spec in specs:
             durables.starting(spec.start)
-        raise_all(await all_at_once(self._ensure_consumer, specs))
+        # First those that take events from others: theirs must be kept before those leave them.
+        for beside in (True, False):
+            round_ = [one for one in specs if bool(one.beside) is beside]
+            raise_all(await all_at_once(self._ensure_consumer, round_))
 
     async def recreate_consumer(self, spec: ConsumerSpec, after_sequence: int) -> None:
         """Create the durable again after somebody deleted it under a running worker.
@@ -232,13 +235,22 @@ class Topology:
         if info is None:
             if spec.kept is None:
                 self._permit.creation(thing)
+            start = await self._start(spec)
             with translated(thing):
-                created = await self._create_consumer(spec, durables.starting(spec.start))
+                created = await self._create_consumer(spec, durables.starting(start))
             if created:
-                self._permit.changed(spec.durable, f"created, it starts with {spec.start}")
+                self._permit.changed(spec.durable, f"created, it starts with {start}")
                 return
             info = _still_there(thing, await self._consumer(spec.durable))
         await self._compare_consumer(thing, spec, info)
+
+    async def _start(self, spec: ConsumerSpec) -> Start:
+        if not spec.beside:
+            return spec.start
+        if spec.start != "new" and await self._consumer(spec.beside) is None:
+            return spec.start
+        info = await self._stream(self._subjects.stream)
+        return number(table((info or {}).get("state")).get("last_seq")) + 1
 
     async def _compare_consumer(self, thing: str, spec: ConsumerSpec, info: Table) -> None:
         declared = durables.declared_durable(spec, self.filters(spec))

@@ -198,12 +198,13 @@ class MemoryBroker:
             TopologyError: It took events that it wouldn't take any more.
             ValueError: ``start`` is no place to start.
         """
-        first = self._first(spec.start)
+        is_behind = bool(spec.beside) and spec.beside in self.durables
+        first = self._first("new" if is_behind else spec.start)
         filters = self._filters(spec)
         durable = self.durables.get(spec.durable)
         if durable is None:
             self.durables[spec.durable] = Durable(
-                spec, filters, self.events, self.timers, first, first - 1, self.clock.now()
+                spec, filters, self.events, self.timers, first, first - 1, self.clock.now(), first
             )
             return f"created, it starts with {spec.start}"
         lost = [one for one in durable.filters if not any(covers(wide, one) for wide in filters)]

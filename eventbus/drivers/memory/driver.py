@@ -130,7 +130,7 @@ class MemoryDriver:
             TopologyError: One took events that it wouldn't take any more.
             ValueError: A spec's ``start`` is no place to start.
         """
-        for spec in consumers:
+        for spec in sorted(consumers, key=lambda one: not one.beside):
             change = self.broker.provision(spec)
             if change:
                 self._notify(TopologyChanged(spec.durable, change))

@@ -41,6 +41,8 @@ class Durable:
     delivered: int
     """The highest sequence handed out, or before which it started."""
     active: datetime
+    begin: int = 0
+    """The first sequence that it takes."""
     paused_until: datetime | None = None
     consumers: "deque[MemoryConsumer]" = field(default_factory=deque[MemoryConsumer])
     _unsettled: dict[int, _Unsettled] = field(default_factory=dict[int, _Unsettled])
@@ -157,6 +159,7 @@ class Durable:
             redelivered=sum(1 for one in unsettled.values() if one.deliveries > 1),
             waiting=sum(1 for one in self.consumers if one.is_free),
             paused=self.is_paused,
+            begin=self.begin,
             active=self.active,
         )
 
