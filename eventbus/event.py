@@ -1,7 +1,7 @@
 """`Event`, the base class of every event: the class is the contract, all else derives from it."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import ClassVar, Literal, Self, TypeAlias, Unpack, get_args, get_origin
@@ -87,6 +87,12 @@ def _field_problems(field: str, info: FieldInfo, *, by_name: bool) -> Iterator[s
             )
         if issubclass(kind, (Secret, SecretStr, SecretBytes)):
             yield f"is a {kind.__qualname__}, which is written as asterisks; use another type"
+        if issubclass(kind, Set):
+            # What a listener emits again after a crash would be another event, by its body.
+            yield (
+                f"is a {kind.__name__}, which each process writes in another order; use a tuple "
+                "or a list"
+            )
     if info.exclude:
         yield "is excluded from what is written; leave it out of the event"
     written = info.serialization_alias or field

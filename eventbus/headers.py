@@ -227,11 +227,14 @@ def check_user_headers(headers: Mapping[str, str]) -> dict[str, str]:
             Unicode.
     """
     checked: dict[str, str] = {}
+    if not isinstance(headers, Mapping):
+        kind = type(headers).__name__
+        raise HeaderError(header=kind, problem="isn't a mapping; give names and their values")
     for name, value in headers.items():
-        lower = name.lower()
-        if not _TOKEN.fullmatch(name):
+        lower = str(name).lower()
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise HeaderError(
-                header=name, problem="isn't a header name: use letters, digits and '-'"
+                header=str(name), problem="isn't a header name: use letters, digits and '-'"
             )
         if lower.startswith(_RESERVED) or lower in TRACE or lower == CONTENT_TYPE:
             raise HeaderError(

@@ -339,7 +339,7 @@ def instrument(services: Sequence[EventService], settings: "Settings") -> Instru
             ends.append(traced.shutdown)
         service.observe(metrics)
         service.observe(LogObserver(service.name))
-        health.add(partial(_problems, service))
+        health.add(partial(_problems, service, alone=len(services) == 1))
     return Instruments(metrics, health, tuple(ends))
 
 
@@ -355,5 +355,6 @@ def _declared(settings: "Settings") -> Registry:
         return Registry()
 
 
-def _problems(service: EventService) -> tuple[str, ...]:
-    return service.status().problems
+def _problems(service: EventService, *, alone: bool) -> tuple[str, ...]:
+    problems = service.status().problems
+    return problems if alone else tuple(f"{service.name}: {one}" for one in problems)

@@ -101,6 +101,17 @@ async def test_metrics_name_declared_events_that_no_listener_names(settings: Set
     assert instruments.health.ready()[0] is False
 
 
+async def test_a_problem_names_its_service_where_there_are_several(settings: Settings) -> None:
+    alone = instrument([EventService("mail", settings=settings)], settings)
+    both = instrument([EventService(name, settings=settings) for name in "ab"], settings)
+
+    assert alone.health.ready() == (False, ["service 'mail' isn't started"])
+    assert both.health.ready()[1] == [
+        "a: service 'a' isn't started",
+        "b: service 'b' isn't started",
+    ]
+
+
 async def test_work_only_refuses_a_queue_that_nobody_is_in(settings: Settings) -> None:
     service = EventService("mail", settings=settings)
 

@@ -144,6 +144,16 @@ def _nested_secret() -> None:
         tokens: list[Secret[int]]
 
 
+def _set() -> None:
+    class Odd(Event, name="a.b"):
+        names: set[str]
+
+
+def _nested_set() -> None:
+    class Odd(Event, name="a.b"):
+        names: dict[str, frozenset[int] | None]
+
+
 def _excluded() -> None:
     class Odd(Event, name="a.b"):
         x: int = Field(exclude=True)
@@ -173,6 +183,8 @@ def _in_data() -> None:
     ("declare", "problem"),
     [
         (_secret, "token is a SecretStr, which is written as asterisks"),
+        (_set, "names is a set, which each process writes in another order; use a tuple"),
+        (_nested_set, "names is a frozenset, which each process writes in another order"),
         (_nested_secret, "tokens is a Secret"),
         (_excluded, "x is excluded"),
         (_written_elsewhere, "x is written as 'y'"),

@@ -1,6 +1,7 @@
 """Header values and user headers."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,17 @@ def test_what_is_no_header_name_is_refused(name: str) -> None:
 def test_a_value_must_be_a_string(value: object) -> None:
     with pytest.raises(HeaderError, match="use a string"):
         check_user_headers({"x-a": value})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("headers", [["x-a"], "x-a", 7], ids=["list", "string", "number"])
+def test_what_is_no_mapping_is_refused(headers: Any) -> None:
+    with pytest.raises(HeaderError, match="isn't a mapping"):
+        check_user_headers(headers)
+
+
+def test_a_name_that_is_no_string_is_refused() -> None:
+    with pytest.raises(HeaderError, match="isn't a header name"):
+        check_user_headers({7: "x"})  # type: ignore[dict-item]
 
 
 def test_a_value_that_utf_8_can_not_hold_is_refused() -> None:
