@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
 from typing import Generic, Self, TypeAlias, TypeVar, cast, overload
 
-from eventbus.drivers.base import Receipt
+from eventbus.drivers.receipt import Receipt, Scheduled
 from eventbus.envelope import Envelope
 from eventbus.enveloping import check_options, due_of, enveloped
 from eventbus.errors import did_you_mean
@@ -18,13 +18,14 @@ from eventbus.stores.base import open_transaction
 from eventbus.subject import check_pattern, matches
 from eventbus.subscription import Subscription
 
-__all__ = ("Fake", "Recorded", "Where", "active_fakes", "current_fake")
+__all__ = ("Fake", "Recorded", "Where", "active_fakes", "current_fake", "keeping_fake")
 
 EventT = TypeVar("EventT", bound=Event)
 _EventT_co = TypeVar("_EventT_co", bound=Event, covariant=True)
 Where: TypeAlias = Callable[[EventT], bool] | Mapping[str, object] | None
 """Which events are meant: what a function says of one, or the fields it must have."""
 
+DRIVER = "fake"
 NO_FIELDS: Mapping[str, object] = MappingProxyType({})
 _ACTIVE: ContextVar[tuple["Fake", ...]] = ContextVar("eventbus_fakes", default=())
 
@@ -44,6 +45,10 @@ class Recorded(Generic[_EventT_co]):
     headers: Mapping[str, str]
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     """What ``emit`` was called with beside the event."""
+    due: datetime | None = None
+    """Until when it would wait; None where it wasn't delayed."""
+    is_cancelled: bool = False
+    """It was taken back."""
 
 
 class Fake:
@@ -121,7 +126,9 @@ class Fake:
             self._keep(envelope, options)
         else:
             transaction.defer(partial(self._committed, envelope, options))
-        return Receipt(envelope.id, stream="", sequence=len(self._recorded), driver="fake")
+        waits = None if due is None else Scheduled(envelope.id, service, due, DRIVER)
+        number = len(self._recorded)
+        return Receipt(envelope.id, stream="", sequence=number, driver=DRIVER, scheduled=waits)
 
     async def _committed(self, envelope: Envelope, options: EmitOptions) -> None:
         self._keep(envelope, options)
@@ -139,8 +146,32 @@ class Fake:
                 tags=envelope.tags,
                 headers=envelope.headers,
                 options=dict(options),
+                due=envelope.due,
             )
         )
+
+    def cancel(self, id: str) -> bool:
+        """Note that a delayed event is taken back; False where it kept none of that id."""
+        return self._change(id, is_cancelled=True) is not None
+
+    def reschedule(self, id: str, due: datetime) -> Scheduled | None:
+        """Note that a delayed event comes at another time; None for one that was taken back."""
+        found = self._change(id, due=due)
+        return None if found is None else Scheduled(id, found.service, due, DRIVER)
+
+    def keeps(self, id: str) -> bool:
+        """Tell whether it kept a delayed event of that id."""
+        return any(one.id == id and one.due is not None for one in self._recorded)
+
+    def _change(
+        self, id: str, *, due: datetime | None = None, is_cancelled: bool = False
+    ) -> Recorded[Event] | None:
+        for index, one in enumerate(self._recorded):
+            if one.id == id and one.due is not None and (is_cancelled or not one.is_cancelled):
+                changed = replace(one, due=due or one.due, is_cancelled=is_cancelled)
+                self._recorded[index] = changed
+                return changed
+        return None
 
     @overload
     def emitted(
@@ -268,6 +299,12 @@ def current_fake(service: str, event: type[Event]) -> Fake | None:
         if one.takes(service, spec_of(event).name):
             return one
     return None
+
+
+def keeping_fake(scheduled: Scheduled | str | None) -> tuple[Fake | None, str]:
+    """Return the fake that kept a delayed event, and the event's id."""
+    id = scheduled.id if isinstance(scheduled, Scheduled) else scheduled or ""
+    return next((one for one in _ACTIVE.get() if one.keeps(id)), None), id
 
 
 def active_fakes() -> tuple[Fake, ...]:

@@ -32,10 +32,11 @@ from eventbus.drivers.base import Driver, Receipt, Start, Status, keeps_states
 from eventbus.drivers.receipt import Scheduled
 from eventbus.duration import Duration
 from eventbus.emission import Choose, Emitter, Publishing
+from eventbus.enveloping import due_of
 from eventbus.errors import DeclarationError, NotConnectedError, UnsupportedError
 from eventbus.event import Event, spec_of
 from eventbus.eventmap import EventMap
-from eventbus.faking import Fake, active_fakes, current_fake
+from eventbus.faking import Fake, active_fakes, current_fake, keeping_fake
 from eventbus.inbox import Inboxes
 from eventbus.kinds import StateDeleted, StateEvent
 from eventbus.lifecycle import Lifecycle
@@ -548,6 +549,9 @@ class EventService(Dispatching):
             UnsupportedError: The driver has no schedules.
             DriverError: Nobody knows now; cancel it again.
         """
+        fake, id = keeping_fake(scheduled)
+        if fake is not None:
+            return fake.cancel(id)
         return await self._ready().cancel(scheduled)
 
     async def reschedule(
@@ -566,6 +570,10 @@ class EventService(Dispatching):
             TypeError, ValueError: No time is given, two are, or what is given is none.
             UnsupportedError, DriverError: As `cancel`.
         """
+        fake, id = keeping_fake(scheduled)
+        due = due_of(delay, at, self._clock.now())
+        if fake is not None and due is not None:
+            return fake.reschedule(id, due)
         return await self._ready().reschedule(scheduled, delay=delay, at=at)
 
     async def state(self, event: type[StateT], key: str) -> StateT | None:

@@ -14,6 +14,7 @@ from eventbus.errors import (
     InvalidEventError,
     NotAuthorizedError,
 )
+from eventbus.headers import render_time
 
 if TYPE_CHECKING:
     from eventbus.event import Event
@@ -32,7 +33,7 @@ def _names(incomplete: str) -> list[str]:
         return []
 
 
-def emit(
+def emit(  # noqa: PLR0913 - one for each option
     name: Annotated[
         str, typer.Argument(help="The event's name, like user.created.", autocompletion=_names)
     ],
@@ -50,6 +51,9 @@ def emit(
     header: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header. Repeatable.")
     ] = None,
+    delay: Annotated[
+        str | None, typer.Option(metavar="TIME", help="How long it waits, like 90s or 2h.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Emit an event: check it, wait until it is stored, and print the receipt.
@@ -57,6 +61,8 @@ def emit(
     Says so where nobody listens. Exits with 1 where the event can't be emitted.
     """
     options = _options(id, key, header or [])
+    if delay is not None:
+        options["delay"] = _seconds(delay)
     event = _event(name, _parsed(_read() if payload == "-" else payload))
     emission = _emitted(event, options)
     if as_json:
@@ -78,6 +84,15 @@ def _options(id: str | None, key: str | None, headers: list[str]) -> "EmitOption
     if pairs:
         options["headers"] = {name: value for name, _, value in pairs}
     return options
+
+
+def _seconds(delay: str) -> float:
+    from eventbus.duration import seconds
+
+    try:
+        return seconds(delay)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--delay") from exc
 
 
 def _read() -> str:
@@ -168,6 +183,7 @@ def _record(name: str, emission: "Emission") -> dict[str, object]:
         "sequence": receipt.sequence,
         "duplicate": receipt.duplicate,
         "driver": receipt.driver,
+        "due": None if receipt.scheduled is None else render_time(receipt.scheduled.at),
         "durables": None if emission.durables is None else list(emission.durables),
     }
 
@@ -176,6 +192,8 @@ def _print(name: str, emission: "Emission") -> None:
     receipt = emission.receipt
     said = "was stored before" if receipt.duplicate else "is stored"
     print(f"{name} {receipt.id} {said}: {receipt.stream} {receipt.sequence}")
+    if receipt.scheduled is not None:
+        print(f"it waits until {render_time(receipt.scheduled.at)}")
     if emission.durables is None:
         print("who listens isn't known: the server doesn't say")
     elif emission.durables:

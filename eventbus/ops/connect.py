@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from eventbus.drivers.base import Driver
 from eventbus.drivers.jetstream.admin import Admin
 from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.errors import NotConnectedError
@@ -40,7 +41,7 @@ async def connected(settings: Settings) -> AsyncGenerator[JetStreamDriver]:
         yield driver
 
 
-def not_answering(settings: Settings, driver: JetStreamDriver) -> NotConnectedError:
+def not_answering(settings: Settings, driver: Driver) -> NotConnectedError:
     """Return the error for a server that didn't let us in in time."""
     problem = "; ".join(driver.status().problems) or "no answer"
     return NotConnectedError(

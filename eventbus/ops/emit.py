@@ -3,9 +3,10 @@
 import asyncio
 from dataclasses import dataclass
 
-from eventbus.drivers.base import Receipt
+from eventbus.drivers.base import Driver, Receipt
+from eventbus.drivers.choice import driver_of
 from eventbus.drivers.jetstream.driver import JetStreamDriver
-from eventbus.errors import EventBusError
+from eventbus.errors import EventBusError, SettingsError
 from eventbus.event import Event, spec_of
 from eventbus.middleware.base import EmitOptions
 from eventbus.ops.connect import not_answering
@@ -32,10 +33,16 @@ async def emit(event: Event, settings: Settings, options: EmitOptions) -> Emissi
     """Emit an event and return once it is stored (P1).
 
     Raises:
+        SettingsError: The driver that is set reaches no other process.
         NotConnectedError: No server answered within ``connect_timeout``.
         EventBusError: As `EventService.start` and `EventService.emit`.
     """
-    driver = JetStreamDriver(settings, service=SOURCE)
+    driver = driver_of(settings, SOURCE)
+    if not driver.features.durable:
+        raise SettingsError(
+            f"driver '{settings.driver}' lives in one process, so nobody would get the event; "
+            "set EVENTBUS_DRIVER=jetstream"
+        )
     service = EventService(SOURCE, settings=settings, driver=driver)
     try:
         async with asyncio.timeout(settings.connect_timeout):
@@ -50,7 +57,9 @@ async def emit(event: Event, settings: Settings, options: EmitOptions) -> Emissi
     return Emission(receipt, durables)
 
 
-async def _durables(driver: JetStreamDriver, name: str) -> tuple[str, ...] | None:
+async def _durables(driver: Driver, name: str) -> tuple[str, ...] | None:
+    if not isinstance(driver, JetStreamDriver):
+        return None
     try:
         return await driver.admin.listeners_of(name)
     except EventBusError:  # who may emit needn't be allowed to look

@@ -38,9 +38,29 @@ def test_the_receipt_as_json_names_the_durables_that_get_it(
         "sequence": 1,
         "duplicate": False,
         "driver": "jetstream",
+        "due": None,
         "durables": ["shop__pack"],
     }
     assert json.loads(again.stdout)["duplicate"] is True
+
+
+def test_an_event_may_wait(shop: Path, nats_server: NatsServer) -> None:
+    arguments = ("emit", "order.placed", '{"order_id": "o-1"}', "--delay")
+
+    done = cli(*arguments, "2h", cwd=shop, NATS_URL=nats_server.url)
+    wrong = cli(*arguments, "soon", cwd=shop, NATS_URL=nats_server.url)
+
+    assert done.returncode == 0, done.stderr
+    assert "is stored: EVENTS_LATER 1\nit waits until 20" in done.stdout
+    assert wrong.returncode == 2
+    assert "isn't a duration" in wrong.stderr
+
+
+def test_a_driver_that_reaches_nobody_is_refused(shop: Path) -> None:
+    done = cli("emit", "order.placed", '{"order_id": "o-1"}', cwd=shop, EVENTBUS_DRIVER="memory")
+
+    assert done.returncode == 2
+    assert "driver 'memory' lives in one process" in done.stderr
 
 
 @pytest.mark.usefixtures("_nats_binary")

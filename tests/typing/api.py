@@ -30,6 +30,7 @@ from eventbus import (
     in_loop,
     in_thread,
 )
+from eventbus.drivers.receipt import Scheduled
 from eventbus.middleware.base import CallEmit, CallNext
 from eventbus.middleware.overlap import WithoutOverlapping
 from eventbus.middleware.throttle import Throttle
@@ -98,10 +99,23 @@ async def emits() -> None:
     await events.emit(event, id="i", key="k", headers={"x-tenant": "a"}, correlation_id="c")
     await events.emit("user.created", {"user_id": "u-1"}, key="k")
     assert_type(await events.emit_many([event, UserDeleted(user_id="u-1")]), list[Receipt])
+    later = await events.emit(event, delay="5m", expires=timedelta(hours=1))
+    await events.emit(event, at=datetime(2030, 1, 1, tzinfo=UTC))
+    assert_type(await events.cancel(later.scheduled), bool)
+    assert_type(await events.reschedule("i", delay=30), Scheduled | None)
     try:
         await events.emit(event)
     except EmitUnknown as exc:
         assert_type(exc.id, str)
+
+
+@events.cron("0 9 * * 1-5", timezone="Europe/Paris")
+def banned(at: datetime) -> UserBanned:
+    return UserBanned(user_id=str(at))
+
+
+assert_type(banned(datetime(2030, 1, 1, tzinfo=UTC)), UserBanned)
+events.every("5m", name="sweep")(lambda: UserDeleted(user_id="u-1"))
 
 
 # Listening -------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Fakes: what they record, what they assert, and whom they leave alone."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -231,3 +232,22 @@ def test_who_listens_can_be_asserted_by_event_and_by_listener() -> None:
         "expected listener 'welcome' of 'web' for order.created; it takes user.*; nobody takes it"
     )
     assert "did you mean 'welcome'?" in str(unknown.value)
+
+
+async def test_a_delayed_event_is_moved_and_taken_back_as_a_real_one() -> None:
+    events = service()
+
+    with events.fake() as recorded:
+        direct = await events.emit(UserDeleted(user_id="u-1"))
+        receipt = await events.emit(UserDeleted(user_id="u-2"), id="d-2", delay="1h")
+        moved = await events.reschedule(receipt.scheduled, delay="2h")
+        cancelled = [await events.cancel("d-2"), await events.cancel(receipt.scheduled)]
+        too_late = await events.reschedule("d-2", delay=1)
+
+    _, one = recorded.emitted(UserDeleted)
+    assert direct.scheduled is None
+    assert receipt.scheduled is not None
+    assert moved is not None
+    assert timedelta(minutes=59) < moved.at - receipt.scheduled.at < timedelta(minutes=61)
+    assert (one.due, one.is_cancelled) == (moved.at, True)
+    assert (cancelled, too_late) == ([True, True], None)
