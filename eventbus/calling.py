@@ -14,7 +14,7 @@ from eventbus.registry import Registry
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import FailedHookRaised, Observer
 
-__all__ = ("raised_by", "read_for", "scope_of", "tell_failed")
+__all__ = ("failure_of", "raised_by", "read_for", "scope_of", "tell_failed")
 
 
 def scope_of(envelope: Envelope, place: str, redrive: int = 0) -> Scope:
@@ -58,17 +58,27 @@ async def raised_by(call: Awaitable[None], listener: str) -> Exception | None:
     """Return what the user's code raises; a cancellation from outside passes through."""
     try:
         await call
-    except Exception as exc:
-        if _cancelled_from_outside():  # what it raises on its way out isn't a failure
-            raise asyncio.CancelledError from exc
-        return exc
-    except asyncio.CancelledError as exc:
-        if _cancelled_from_outside():
-            raise
-        error = RuntimeError(f"listener '{listener}' was cancelled by its own code")
-        error.__cause__ = exc
-        return error
+    except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - that is what is asked
+        return failure_of(exc, listener)
     return None
+
+
+def failure_of(raised: Exception | asyncio.CancelledError, listener: str) -> Exception:
+    """Return what the user's code has failed with; call it where that is handled.
+
+    Raises:
+        CancelledError: The task was cancelled from outside; what it raises on its way out isn't a
+            failure.
+    """
+    if _cancelled_from_outside():
+        if isinstance(raised, asyncio.CancelledError):
+            raise raised
+        raise asyncio.CancelledError from raised
+    if isinstance(raised, Exception):
+        return raised
+    error = RuntimeError(f"listener '{listener}' was cancelled by its own code")
+    error.__cause__ = raised
+    return error
 
 
 async def tell_failed(

@@ -1,8 +1,7 @@
 """What an emit inherits from where it happens: correlation, cause, trace, and its id."""
 
 from collections import Counter
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -26,11 +25,13 @@ class Handled:
     id: str
     durable: str
     redrive: int = 0
-    _ordinals: Counter[str] = field(default_factory=Counter[str])
+    _ordinals: Counter[str] | None = None
 
     def next_id(self, name: str, key: str | None, body: bytes) -> str:
         """Return the id for an emit of this listener run."""
         base = derived_id(self.id, self.durable, self.redrive, name, key or "", body)
+        if self._ordinals is None:  # few listeners emit
+            self._ordinals = Counter()
         ordinal = self._ordinals[base]
         self._ordinals[base] += 1
         return base if ordinal == 0 else derived_id(base, ordinal)
@@ -60,11 +61,22 @@ def current_scope() -> Scope:
     return _current.get()
 
 
-@contextmanager
-def entered(scope: Scope) -> Generator[Scope]:
+def entered(scope: Scope) -> "_Entered":
     """Make a scope the current one for the duration of a block, tasks started in it included."""
-    token = _current.set(scope)
-    try:
-        yield scope
-    finally:
-        _current.reset(token)
+    return _Entered(scope)
+
+
+class _Entered:
+    """What `entered` returns; a generator would cost more than what it does."""
+
+    __slots__ = ("_scope", "_token")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> Scope:
+        self._token = _current.set(self._scope)
+        return self._scope
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)

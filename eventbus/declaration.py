@@ -85,6 +85,7 @@ def subscription(
         events=events,
         accepts=accepts,
         handler=handler_of(listener, name, annotations) if many is None else one_by_one(many),
+        takes_context=many is not None or len(annotations) > 1,
         retry=_retry(name, options.get("retry")),
         tries=patience.tries,
         backoff=patience.backoff,

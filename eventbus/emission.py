@@ -3,7 +3,6 @@
 import asyncio
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -32,7 +31,7 @@ from eventbus.event import Event
 from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions, chain_emit
 from eventbus.stores.base import open_transaction, outside_transactions
 from eventbus.subject import Subjects
-from eventbus.telemetry.signals import Cancelled, EmitFailed, Emitted, Observer
+from eventbus.telemetry.signals import Cancelled, EmitFailed, Emitted, Observer, is_watched
 
 __all__ = ("IN_OUTBOX", "Choose", "Emitter", "Publishing", "Route")
 
@@ -40,7 +39,6 @@ AT_ONCE = 512
 """How many of a lot of emits wait for the server at once."""
 IN_OUTBOX = "outbox"
 """What receipts and metrics call the driver of an event that waits in a transaction."""
-_AS_IT_IS = nullcontext()
 OUTBOX = "eventbus_outbox"
 """The table that it waits in."""
 
@@ -86,6 +84,7 @@ class _Lane:
     chain: CallEmit
     run_after: float = 0.0
     is_immediate: bool = False
+    """Its driver runs listeners before the emit returns."""
 
     def due(self, options: EmitOptions, now: datetime) -> datetime | None:
         """Return when an event is to be published; None for at once.
@@ -173,10 +172,9 @@ class Emitter:
             return Receipt(envelope.id, "", 0, driver=lane.driver.name, pending=True)
         fresh = given is None and repeated is None and scope.handled is None
         started = publishing.clock.monotonic()
-        direct = outside_transactions() if options.get("immediate") else _AS_IT_IS
+        direct = options.get("immediate")
         try:
-            with direct:
-                receipt = await lane.chain(envelope)
+            receipt = await (self._direct(lane, envelope) if direct else lane.chain(envelope))
             if receipt.duplicate:
                 receipt = await self._repeated(lane.driver, envelope, receipt, fresh=fresh)
         except asyncio.CancelledError:
@@ -191,6 +189,10 @@ class Emitter:
             self._unresolved.pop(id(event), None)
         self._tell(lane, envelope, receipt, started)
         return receipt
+
+    async def _direct(self, lane: _Lane, envelope: Envelope) -> Receipt:
+        with outside_transactions():
+            return await lane.chain(envelope)
 
     def _deferred(self, lane: _Lane, envelope: Envelope, options: EmitOptions) -> bool:
         """Have an event's listeners run after the commit; False where they are to run now."""
@@ -214,6 +216,8 @@ class Emitter:
 
     def _tell(self, lane: _Lane, envelope: Envelope, receipt: Receipt, started: float) -> None:
         publishing = self._publishing
+        if not is_watched(publishing.observe):
+            return
         publishing.observe(
             Emitted(
                 envelope.name,

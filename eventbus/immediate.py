@@ -10,20 +10,23 @@ from typing import cast
 from uuid import UUID
 
 from eventbus import codec
-from eventbus.calling import raised_by, read_for, scope_of, tell_failed
+from eventbus.calling import failure_of, read_for, scope_of, tell_failed
 from eventbus.correlation import Scope, entered
 from eventbus.delivery import Outcome
 from eventbus.dispatch import Wiring, layers_of
 from eventbus.envelope import Envelope, Message
 from eventbus.errors import CodecError, Discard, SchemaError
 from eventbus.event import Data, Event
-from eventbus.middleware.base import Context, chain
+from eventbus.middleware.base import CallNext, Context, chain
+from eventbus.middleware.timeout import Timeout
 from eventbus.stores.base import open_transaction
 from eventbus.subscription import Subscription
-from eventbus.telemetry.signals import ListenerStarted, Observers, Received, Returned, Settled
+from eventbus.telemetry.signals import ListenerStarted, Received, Returned, Settled, is_watched
 
 __all__ = ("ImmediateListener",)
 
+_NO_CONTEXT = cast("Context", None)
+"""For handlers that don't look at it."""
 _FIXED = frozenset(
     {str, int, float, bool, bytes, type(None), datetime, date, time, timedelta, Decimal, UUID}
 )
@@ -46,12 +49,16 @@ class ImmediateListener:
         self._subscription = subscription
         self._wiring = wiring
         self._taken: dict[type[Event], bool] = {}
-        self._chain = chain(layers_of(subscription, wiring), self._call)
+        layers = layers_of(subscription, wiring)
+        self._chain: CallNext = chain(layers, self._call)
+        only = layers[0] if len(layers) == 1 else None
+        self._bare = only if isinstance(only, Timeout) and not subscription.takes_context else None
 
     async def handle(self, envelope: Envelope) -> Exception | None:
         """Run it on an event that was emitted in this process."""
         if self._takes(envelope) and _is_fixed(envelope.event):
-            return await self._run(envelope)
+            run = self._run if self._subscription.after_commit else self._run_now
+            return await run(envelope)
         subject = self._wiring.subjects.event(envelope.name)
         return await self.receive(codec.encode(envelope, subject))
 
@@ -78,7 +85,9 @@ class ImmediateListener:
         return known
 
     async def _run(self, envelope: Envelope) -> Exception | None:
-        transaction = open_transaction() if self._subscription.after_commit else None
+        if not self._subscription.after_commit:
+            return await self._run_now(envelope)
+        transaction = open_transaction()
         if transaction is None:
             return await self._run_now(envelope)
         transaction.defer(partial(self._run_later, envelope))
@@ -89,24 +98,47 @@ class ImmediateListener:
         await self._run_now(envelope)
 
     async def _run_now(self, envelope: Envelope) -> Exception | None:
-        one, wiring = self._subscription, self._wiring
-        context = self._context(envelope)
-        watched = _is_watched(wiring)
-        if watched:
-            self._tell_begun(context)
-        started = wiring.clock.monotonic()
+        watched = is_watched(self._wiring.observe)
+        if self._bare is not None and not watched and _asked.get() is None:
+            return await self._run_bare(self._bare, envelope)
+        return await self._run_watched(envelope)
+
+    async def _run_bare(self, limit: Timeout, envelope: Envelope) -> Exception | None:
+        """Run a listener that nobody watches, and that looks at nothing but the event."""
+        one = self._subscription
         try:
             with entered(scope_of(envelope, one.durable)):
-                error = await raised_by(self._chain(context), one.listener)
-        except asyncio.CancelledError:
-            wiring.observe(Returned(context.name, one.service, one.listener))
-            raise
+                await limit.run(one.handler(envelope.event, _NO_CONTEXT), one.listener)
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - the emitter gets it
+            return await self._ended(envelope, failure_of(exc, one.listener))
+        return None
+
+    async def _run_watched(self, envelope: Envelope) -> Exception | None:
+        one, wiring = self._subscription, self._wiring
+        context = self._context(envelope)
+        watched = is_watched(wiring.observe)
+        if watched:
+            self._tell_begun(context)
+        started = wiring.clock.monotonic() if watched else 0.0
+        error: Exception | None = None
+        try:
+            with entered(scope_of(envelope, one.durable)):
+                await self._chain(context)
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - the emitter gets it
+            error = self._failure(context, exc)
         if watched:
             duration = wiring.clock.monotonic() - started
             wiring.observe(self._settled(context, error, duration))
+        return await self._ended(envelope, error)
+
+    async def _ended(self, envelope: Envelope, error: Exception | None) -> Exception | None:
+        """Return what goes to the emitter, once the listener's ``failed`` was told."""
         if error is None or isinstance(error, Discard):
             return None
-        await tell_failed(one, context, error, self._behind(envelope), wiring.observe)
+        context = self._context(envelope)
+        await tell_failed(
+            self._subscription, context, error, self._behind(envelope), self._wiring.observe
+        )
         return error
 
     async def ask(self, envelope: Envelope) -> object:
@@ -120,6 +152,14 @@ class ImmediateListener:
         if error is not None:
             raise error
         return results[-1] if results else None
+
+    def _failure(self, context: Context, raised: Exception | asyncio.CancelledError) -> Exception:
+        one = self._subscription
+        try:
+            return failure_of(raised, one.listener)
+        except asyncio.CancelledError:
+            self._wiring.observe(Returned(context.name, one.service, one.listener))
+            raise
 
     async def _call(self, context: Context) -> None:
         result = await self._subscription.handler(context.event, context)
@@ -183,10 +223,6 @@ class ImmediateListener:
             sequence=0,
             emit=self._wiring.emit,
         )
-
-
-def _is_watched(wiring: Wiring) -> bool:
-    return not isinstance(wiring.observe, Observers) or wiring.observe.any
 
 
 def _is_fixed(value: object) -> bool:

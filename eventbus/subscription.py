@@ -179,6 +179,8 @@ class Subscription:
     accepts: tuple[type[Event], ...]
     """The classes that the listener takes; `Event` itself means any."""
     handler: Handler
+    takes_context: bool = True
+    """Whether the handler looks at the context."""
     retry: Retry | None = None
     tries: int | None = None
     backoff: tuple[float, ...] = ()

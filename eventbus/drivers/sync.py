@@ -114,13 +114,14 @@ class SyncDriver(PlainDriver):
         Raises:
             Exception: What the one that failed raised; an ExceptionGroup of several.
         """
-        errors: list[Exception] = []
+        errors: tuple[Exception, ...] = ()
         for listener in self._hub.taking(envelope.name):
             error = await listener.handle(envelope)
             if error is not None:
-                errors.append(error)
-        _raise(errors, envelope.name)
-        return Receipt(envelope.id, "", 0, driver=DRIVER)
+                errors = (*errors, error)
+        if errors:
+            _raise(errors, envelope.name)
+        return Receipt(envelope.id, "", 0, False, DRIVER)
 
     @override
     async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
@@ -129,12 +130,13 @@ class SyncDriver(PlainDriver):
         if name is None:
             raise NoStreamError(f"the driver 'sync' has events alone, not '{message.subject}'")
         message = Message(message.subject, h.lowered(message.headers), message.body, message.id)
-        errors: list[Exception] = []
+        errors: tuple[Exception, ...] = ()
         for listener in self._hub.taking(name):
             error = await listener.receive(message)
             if error is not None:
-                errors.append(error)
-        _raise(errors, name)
+                errors = (*errors, error)
+        if errors:
+            _raise(errors, name)
         return Receipt(message.id or message.headers.get(h.ID, ""), "", 0, driver=DRIVER)
 
     @override
@@ -244,8 +246,7 @@ class _SyncConsumer:
                 waiting.set_result(None)
 
 
-def _raise(errors: list[Exception], name: str) -> None:
+def _raise(errors: tuple[Exception, ...], name: str) -> None:
     if len(errors) == 1:
         raise errors[0]
-    if errors:
-        raise ExceptionGroup(f"{len(errors)} listeners of '{name}' failed", errors)
+    raise ExceptionGroup(f"{len(errors)} listeners of '{name}' failed", errors)

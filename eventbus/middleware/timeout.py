@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from collections.abc import Awaitable
 
 from eventbus.driving import begin
 from eventbus.errors import ListenerTimeoutError
@@ -21,8 +22,11 @@ class Timeout:
 
     async def __call__(self, context: Context, call_next: CallNext) -> None:
         """Run the rest of the chain within the limit."""
+        await self.run(call_next(context), context.listener)
+
+    async def run(self, rest: Awaitable[object], listener: str) -> None:
+        """Await something within the limit, for a listener."""
         deadline = asyncio.get_running_loop().time() + self._limit
-        rest = call_next(context)
         if inspect.iscoroutine(rest):
             # What never waits can't be ended either, and needs no timer.
             waiting = begin(rest)
@@ -35,5 +39,5 @@ class Timeout:
                 await rest
         except TimeoutError as exc:
             if scope.expired():
-                raise ListenerTimeoutError(listener=context.listener, limit=self._limit) from exc
+                raise ListenerTimeoutError(listener=listener, limit=self._limit) from exc
             raise

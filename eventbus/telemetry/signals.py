@@ -30,6 +30,7 @@ __all__ = (
     "Stopped",
     "Stuck",
     "TickFailed",
+    "is_watched",
 )
 
 _log = logging.getLogger(__name__)
@@ -236,3 +237,8 @@ class Observers:
                 observer(happened)
             except Exception:  # noqa: BLE001 - whatever it is, it must not change what happens
                 _log.exception("observer %r failed on %s", observer, type(happened).__name__)
+
+
+def is_watched(observe: Observer) -> bool:
+    """Tell whether there is anybody to tell; a record that nobody gets needn't be made."""
+    return not isinstance(observe, Observers) or observe.any
