@@ -1,0 +1,205 @@
+"""Writers and relays as processes that can be killed at any point, and what they have committed.
+
+``python -m tests.faults.harness.bank`` is the process that forks them: so a new one is there in
+some milliseconds, and many can be killed.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Column, MetaData, String, Table, insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eventbus import EventService
+from eventbus.settings import Settings
+from eventbus.stores.sql.engine import create_tables, opened, reading
+from eventbus.stores.sql.tables import outbox
+from tests.faults.harness.ground import eventually
+from tests.faults.harness.step import StepTaken
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+__all__ = ("Bank", "bookings", "service")
+
+_metadata = MetaData()
+bookings = Table("bookings", _metadata, Column("mark", String(64), primary_key=True))
+"""What the application writes, in the transaction in which it emits."""
+PATIENCE = 60.0
+
+
+def service(server: str, database: str, *, relay: bool) -> EventService:
+    """Return the service that writers and relays are."""
+    settings = Settings(
+        nats_url=server,
+        store_url=database,
+        emit_timeout=3.0,
+        publish_timeout=0.5,
+        grace=5.0,
+        max_bytes=64 * 1024 * 1024,
+    )
+    return EventService("bank", settings=settings, relay=relay)
+
+
+class Bank:
+    """Forks writers and relays, kills them, and compares what was committed with the stream."""
+
+    def __init__(self, server: str, database: str, folder: Path) -> None:
+        self._given = (server, database)
+        self._threads = 0
+        self._log = (folder / "bank.log").open("ab")
+        self._forker = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.harness.bank"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, server: str, database: str, folder: Path) -> "AsyncIterator[Bank]":
+        """Give a bank on an empty database."""
+        async with opened(database) as engine:
+            await create_tables(engine)
+            await create_tables(engine, _metadata)
+            bank = cls(server, database, folder)
+            bank.engine = engine
+            try:
+                yield bank
+            finally:
+                await asyncio.to_thread(bank.close)
+
+    engine: AsyncEngine
+
+    async def writer(self) -> int:
+        """Start a process that books and emits, as fast as it can; return its number."""
+        self._threads += 1
+        return await self._fork("writer", f"w{self._threads}")
+
+    async def relay(self) -> int:
+        """Start a process that relays; return its number."""
+        return await self._fork("relay", "")
+
+    async def _fork(self, role: str, thread: str) -> int:
+        order = json.dumps([role, *self._given, thread])
+        return await asyncio.to_thread(self._ask, order)
+
+    def _ask(self, order: str) -> int:
+        assert self._forker.stdin is not None
+        assert self._forker.stdout is not None
+        self._forker.stdin.write(f"{order}\n")
+        self._forker.stdin.flush()
+        return int(self._forker.stdout.readline())
+
+    async def kill_soon(self, process: int, chance: random.Random) -> None:
+        """End a process as a crash would, at a random point of its work."""
+        await asyncio.sleep(chance.uniform(0.02, 0.4))
+        os.kill(process, signal.SIGKILL)
+
+    def kill(self, process: int) -> None:
+        """End a process as a crash would."""
+        os.kill(process, signal.SIGKILL)
+
+    async def committed(self) -> list[str]:
+        """Return the marks of what was booked."""
+        async with reading(self.engine).connect() as connection:
+            return sorted(await connection.scalars(select(bookings.c.mark)))
+
+    async def gone(self) -> set[str]:
+        """Return the marks of what was booked, and isn't in the outbox any more."""
+        async with reading(self.engine).connect() as connection:
+            # First what waits: what is booked in between isn't gone by mistake.
+            bodies = (await connection.scalars(select(outbox.c.body))).all()
+            booked = set(await connection.scalars(select(bookings.c.mark)))
+        return booked - {StepTaken.model_validate_json(one).mark for one in bodies}
+
+    async def waiting(self) -> int:
+        """Return how many events wait in the outbox, those set aside included."""
+        async with reading(self.engine).connect() as connection:
+            return len((await connection.scalars(select(outbox.c.sequence))).all())
+
+    async def books(self, more: int = 1) -> None:
+        """Wait until so much more is committed."""
+        wanted = len(await self.committed()) + more
+        await self._until(self._has(wanted), f"{more} more bookings")
+
+    async def relayed(self) -> None:
+        """Wait until nothing waits any more."""
+        await self._until(self._is_empty, "an empty outbox")
+
+    async def relays(self, some: int) -> None:
+        """Wait until so many events have left the outbox."""
+
+        async def left() -> bool:
+            return len(await self.gone()) >= some
+
+        await self._until(left, f"{some} relayed events")
+
+    def _has(self, wanted: int) -> "Callable[[], Awaitable[bool]]":
+        async def has() -> bool:
+            return len(await self.committed()) >= wanted
+
+        return has
+
+    async def _is_empty(self) -> bool:
+        return not await self.waiting()
+
+    async def _until(self, condition: "Callable[[], Awaitable[bool]]", wanted: str) -> None:
+        if not await eventually(condition, PATIENCE):
+            raise AssertionError(f"I1: no {wanted} within {PATIENCE:g} s")
+
+    def close(self) -> None:
+        """End all processes."""
+        self._forker.communicate()
+        self._log.close()
+
+
+async def _write(events: EventService, thread: str) -> None:
+    number = 0
+    async with events, opened(events.settings.store_url) as engine:
+        while True:
+            number += 1
+            step = StepTaken(thread=thread, number=number)
+            async with engine.begin() as connection, events.transaction(connection):
+                await connection.execute(insert(bookings), {"mark": step.mark})
+                await events.emit(step)
+
+
+def _become(role: str, server: str, database: str, thread: str) -> None:
+    if role == "writer":
+        asyncio.run(_write(service(server, database, relay=False), thread))
+    else:
+        asyncio.run(service(server, database, relay=True).run())
+
+
+def _main() -> None:
+    """Fork what standard input asks for; when it closes, kill what still lives."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    forked: list[int] = []
+    for line in sys.stdin:
+        process = os.fork()
+        if process == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            try:
+                _become(*json.loads(line))
+            finally:
+                os._exit(1)
+        forked.append(process)
+        sys.stdout.write(f"{process}\n")
+        sys.stdout.flush()
+    for process in forked:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    _main()
