@@ -31,6 +31,8 @@ QUIET = 6.0
 """Seconds without load before it is measured for the last time."""
 LIMITS = {"tasks": 5.0, "fds": 5.0, "rss": 25.0}
 """By how much each may have grown: tasks, file descriptors, megabytes."""
+WAITING = 0.02
+"""Megabytes for each task there was at once: CPython gives back little of what an outage took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +214,11 @@ def measure(stage: Stage, process: int, entries: list[Entry]) -> None:
     if not warm:
         return
     first, last = json.loads(warm[0].detail), json.loads(entries[-1].detail)
-    for what, limit in LIMITS.items():
+    most = max(json.loads(one.detail)["tasks"] for one in entries)
+    limits = {**LIMITS, "rss": LIMITS["rss"] + most * WAITING}
+    for what, limit in limits.items():
         stage.measure(f"{what} that process {process} gained", last[what] - first[what], limit)
-    say(f"process {process}: {first} when warm, {last} at the end")
+    say(f"process {process}: {first} when warm, {last} at the end, {most:g} tasks at most")
 
 
 def say(line: str) -> None:
