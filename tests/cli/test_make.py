@@ -32,7 +32,15 @@ def checked(folder: Path) -> str:
     return (
         tool(folder, "ruff", "check", "--quiet", "--config", CONFIG, "--no-cache", ".")
         + tool(folder, "ruff", "format", "--diff", "--config", CONFIG, "--no-cache", ".")
-        + tool(folder, "mypy", "--strict", "--config-file", "", "--no-incremental", "schemas")
+        + tool(
+            folder,
+            "mypy",
+            "--strict",
+            "--config-file",
+            "",
+            "--no-incremental",
+            *sorted({"schemas", "listeners", "drivers"} & set(os.listdir(folder))),
+        )
         + tool(folder, "pytest", "-q", "-o", "asyncio_mode=auto", "--rootdir", ".", "tests")
     )
 
@@ -51,6 +59,30 @@ def test_events_are_written_with_tests_that_pass_every_check(tmp_path: Path) -> 
     assert '__all__ = ("UserBanned", "UserRegistered")' in written
     assert 'class UserRegistered(Event, name="user.registered", key="user_id"):' in written
     assert 'class UserBanned(Event, name="user.banned"):' in written
+    assert checked(tmp_path) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_listeners_and_drivers_are_written_with_tests_that_pass_every_check(
+    tmp_path: Path,
+) -> None:
+    cli("make", "event", "order.processed", cwd=tmp_path)
+    for_order = ("--event", "order.processed")
+    first = cli("make", "listener", "SendConfirmation", *for_order, "--queued", cwd=tmp_path)
+    second = cli("make", "listener", "NoteOrder", *for_order, cwd=tmp_path)
+    third = cli("make", "driver", "SpoolDriver", cwd=tmp_path)
+
+    assert [one.returncode for one in (first, second, third)] == [0, 0, 0]
+    assert first.stdout.splitlines() == [
+        "listeners/__init__.py",
+        "listeners/send_confirmation.py",
+        "tests/listeners/test_send_confirmation.py",
+    ]
+    bindings = (tmp_path / "listeners" / "__init__.py").read_text()
+    assert "event_map.bind(OrderProcessed, SendConfirmation)" in bindings
+    assert "event_map.bind(OrderProcessed, NoteOrder)" in bindings
+    assert 'spool = "drivers.spool:make_spool"' in third.stdout
     assert checked(tmp_path) == ""
 
 
@@ -86,6 +118,17 @@ def test_what_cant_be_made_is_named_and_nothing_is_written(
     assert done.returncode == 2
     assert problem in done.stderr
     assert not list(tmp_path.rglob("*.py"))
+
+
+def test_a_listener_of_an_event_that_isnt_declared_is_refused(tmp_path: Path) -> None:
+    cli("make", "event", "order.processed", cwd=tmp_path)
+
+    unknown = cli("make", "listener", "Send", "--event", "order.procesed", cwd=tmp_path)
+    unnamed = cli("make", "driver", "spool", cwd=tmp_path)
+
+    assert (unknown.returncode, unnamed.returncode) == (2, 2)
+    assert "did you mean 'order.processed'?" in unknown.stderr
+    assert "write SpoolDriver" in unnamed.stderr
 
 
 @pytest.mark.parametrize(

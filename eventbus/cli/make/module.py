@@ -9,6 +9,7 @@ from eventbus.errors import ConfigurationError
 __all__ = ("Imports", "import_block", "names_in", "with_definition")
 
 WIDTH = 99
+BLANK = "\n\n"
 Imports = Mapping[str, Iterable[str]]
 """The names to import, by module."""
 
@@ -46,7 +47,8 @@ def with_definition(
     """
     source = _with_imports(source, imports, first_party)
     source = _with_export(source, name)
-    return f"{source.rstrip()}\n\n\n{definition.strip()}\n"
+    statement = not definition.startswith(("class ", "def ", "async ", "@"))
+    return f"{source.rstrip()}\n{'' if statement else BLANK}{definition.strip()}\n"
 
 
 def _with_imports(source: str, imports: Imports, first_party: Sequence[str]) -> str:

@@ -57,7 +57,8 @@ def write(*changes: Change, packages: Mapping[Path, str]) -> list[Path]:
     Raises:
         ConfigurationError: One of them can't be made; then none is.
     """
-    own = (*_packages(), *(folder.parts[0] for folder in packages))
+    made = [*packages, *(one.path.parent for one in changes if one.path.name == "__init__.py")]
+    own = (*_packages(), *(folder.parts[0] for folder in made))
     sources = {one.path: one.source(own) for one in changes}
     for folder, says in packages.items():
         init = folder / "__init__.py"
