@@ -45,7 +45,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
 	$(call install,dev)
 
 .PHONY: help setup demo test check fmt fmt-check lint types layers coverage bench bench-steady \
-	bench-parking bench-schedules faults faults-naive soak constraints clean
+	bench-parking bench-schedules bench-outbox faults faults-naive soak constraints clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -79,6 +79,9 @@ bench-parking: $(VENV)/.dev ## 100,000 parked events: do they slow the others, a
 
 bench-schedules: $(VENV)/.dev ## 100,000 delayed events: do they slow emits, do all come, how late?
 	@$(BIN)/python -m bench.schedules $(ARGS)
+
+bench-outbox: $(VENV)/.dev ## emits in a transaction: their cost, a backlog's speed, one event's delay
+	@$(BIN)/python -m bench.outbox $(ARGS)
 
 # --- breaking -----------------------------------------------------------------------------------
 
