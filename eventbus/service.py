@@ -237,11 +237,8 @@ class EventService(Dispatching):
         return decorate
 
     def include(self, event_map: EventMap) -> None:
-        """Add the listeners of a map; raises as `subscribe`."""
-        if self._lifecycle is not None:
-            raise DeclarationError(f"service '{self.name}' is running; include the map before")
-        for one in event_map:
-            self._roster.declare(one.event, one.handler, one.options)
+        """Add the listeners of a map, as `listen` does."""
+        self.listen(event_map)
 
     def listen(self, listeners: ListenerMap | EventMap) -> None:
         """Add the listeners of a map: event names and patterns, and what listens to each.

@@ -200,3 +200,13 @@ async def test_a_replay_and_an_end_are_those_of_all_its_durables(bus: Any) -> No
         [(kind, number) for kind in ("Low", "High") for number in range(2)] * 2
     )
     assert one.events.subscriptions == ()
+
+
+async def test_an_emit_that_runs_listeners_at_once_runs_a_split_one_once(bus: Any) -> None:
+    one = work(bus)
+    one.events.subscribe("task.*", one.handle, name="note")
+
+    async with one.events:
+        await one.events.emit(High(number=1), driver="sync")
+
+    assert one.order == [("High", 1)]

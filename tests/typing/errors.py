@@ -6,7 +6,7 @@ the types of fields, pyright doesn't read ``model_config``.
 
 from functools import partial
 
-from eventbus import Batch, Context, Event, EventService, Retry, in_loop, in_thread
+from eventbus import Batch, Context, Event, EventService, Listener, Retry, in_loop, in_thread
 
 
 class UserCreated(Event, name="user.created", key="user_id"):
@@ -57,6 +57,10 @@ def sync(event: UserCreated) -> None: ...
 # Listeners -------------------------------------------------------------------------------------
 
 
+class OfCreated(Listener[UserCreated]):
+    async def handle(self, event: UserCreated) -> None: ...
+
+
 @events.subscribe(UserCreated)  # E: another event
 async def wrong_event(event: UserDeleted) -> None: ...
 
@@ -79,6 +83,7 @@ events.subscribe(UserCreated)(partial(of_three, more=1))  # E: three parameters,
 events.subscribe(UserCreated, of_deleted)  # E: another event
 events.subscribe(UserCreated, sync)  # E: not async
 events.subscribe("user.created", sync)  # E: not async
+events.subscribe(UserDeleted, OfCreated)  # E: a class for another event
 events.subscribe(str)  # E: no event class
 events.subscribe(UserCreated(user_id="u-1"))  # E: an event, not its class
 
