@@ -25,6 +25,7 @@ from eventbus.kinds import DomainEvent, NotificationEvent, StateDeleted, StateEv
 from eventbus.listener import Listener
 from eventbus.middleware.base import Context, EmitMiddleware, Middleware
 from eventbus.middleware.breaker import Breaker
+from eventbus.query import Query
 from eventbus.registry import Registry
 from eventbus.retry import Retry
 from eventbus.service import EventService
@@ -61,6 +62,7 @@ __all__ = (
     "Listener",
     "Middleware",
     "NotificationEvent",
+    "Query",
     "Receipt",
     "Registry",
     "Reject",

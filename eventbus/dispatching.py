@@ -1,24 +1,42 @@
 """`Dispatching`: what a service does with its own listeners beside letting events come to them."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias, Unpack
+from typing import Any, Protocol, TypeAlias, TypeVar, Unpack
 
+from eventbus.answering import Answering, ask
 from eventbus.clock import Clock
 from eventbus.connections import Connections
 from eventbus.correlation import current_scope
+from eventbus.drivers.asking import Asking
 from eventbus.drivers.base import Receipt
+from eventbus.duration import Duration, seconds
 from eventbus.envelope import Envelope
-from eventbus.errors import NotConnectedError
+from eventbus.errors import DeclarationError, NotConnectedError
 from eventbus.event import Event, spec_of
 from eventbus.middleware.base import EmitOptions
+from eventbus.options import at_least, duration_of
+from eventbus.query import Query
 from eventbus.roster import Roster
-from eventbus.subject import check_pattern, is_pattern, matches
+from eventbus.signature import function_name
+from eventbus.subject import Subjects, check_pattern, is_pattern, matches
 from eventbus.subscription import Subscription
 
-__all__ = ("Dispatching", "Named")
+__all__ = ("AnswerDecorator", "Dispatching", "Named")
 
+ReplyT = TypeVar("ReplyT")
+QueryT = TypeVar("QueryT", bound=Query[Any])
 Named: TypeAlias = str | Subscription | Callable[..., Awaitable[object]]
 """A listener: its name, its record, or its function."""
+
+
+class AnswerDecorator(Protocol[ReplyT]):
+    """Takes an async function of a query, which returns its reply, and gives it back unchanged."""
+
+    def __call__(
+        self, function: Callable[[QueryT], Awaitable[ReplyT]], /
+    ) -> Callable[[QueryT], Awaitable[ReplyT]]:
+        """Answer with it."""
+        ...
 
 
 class Dispatching:
@@ -29,7 +47,8 @@ class Dispatching:
     _roster: Roster
     _connections: Connections | None
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._answering = Answering(name)
         self._pushed: list[tuple[Event, EmitOptions]] = []
 
     def listeners(self, event: type[Event] | str | None = None) -> tuple[Subscription, ...]:
@@ -72,6 +91,65 @@ class Dispatching:
             if result is not None:
                 return result
         return None
+
+    def answer(
+        self,
+        query: type[Query[ReplyT]],
+        /,
+        *,
+        concurrency: int = 16,
+        timeout: Duration = 30.0,
+    ) -> AnswerDecorator[ReplyT]:
+        """Answer a query with an async function of it, in every process of the service.
+
+        Each query goes to one of them. What it returns is checked against the query's reply; what
+        it raises is raised, as `RequestFailedError`, where the query was asked, and so is a run of
+        over ``timeout``. What it emits inherits the correlation id of whoever asks.
+
+        Raises:
+            DeclarationError: The query or the function isn't one, another one answers it, or the
+                service is running.
+        """
+        if self._connections is not None:
+            raise DeclarationError(f"service '{self.name}' is running; answer queries before")
+
+        def decorate(
+            function: Callable[[QueryT], Awaitable[ReplyT]], /
+        ) -> Callable[[QueryT], Awaitable[ReplyT]]:
+            limit = duration_of(function_name(function), "timeout", timeout)
+            at_least(function_name(function), "concurrency", concurrency)
+            self._answering.add(query, function, concurrency=concurrency, timeout=limit)
+            return function
+
+        return decorate
+
+    async def request(
+        self,
+        query: Query[ReplyT],
+        /,
+        *,
+        timeout: Duration = 5.0,  # noqa: ASYNC109 - within it a reply must come
+    ) -> ReplyT:
+        """Ask a query and return its reply; nothing is stored and nothing is tried again.
+
+        Args:
+            query: The question.
+            timeout: How long a reply may take.
+
+        Raises:
+            NobodyAnswersError: At once; no service answers it now.
+            RequestTimeoutError: No reply in time; it may have been handled.
+            RequestFailedError: Whoever answers it raised.
+            InvalidEventError: The reply isn't of the declared type.
+            NotConnectedError, PayloadTooLargeError, UnsupportedError: It can't be asked.
+        """
+        within = seconds(timeout)
+        return await ask(query, self._asking(), self._subjects(), source=self.name, within=within)
+
+    def _asking(self) -> Asking:
+        if self._connections is None:
+            raise NotConnectedError(f"service '{self.name}' isn't started; start it before asking")
+        return self._connections.default.driver.asking
 
     async def forget(self, event: type[Event] | str) -> tuple[Subscription, ...]:
         """End the listeners of this process that are subscribed to just this event or pattern.
@@ -117,6 +195,9 @@ class Dispatching:
 
     async def unsubscribe(self, listener: Named, *, delete: bool = False) -> None:
         """End a listener."""
+        raise NotImplementedError
+
+    def _subjects(self) -> Subjects:
         raise NotImplementedError
 
     def _event(self, event: Event | str, data: Mapping[str, object] | None) -> Event:

@@ -34,10 +34,13 @@
     │  │  │  ├─ PayloadTooLargeError      refused before the wire
     │  │  │  ├─ IdConflictError           another event is stored under that id
     │  │  │  └─ SequenceConflictError     something else is the last one on its subject
+    │  │  ├─ NobodyAnswersError           nobody answers that query now
+    │  │  ├─ RequestTimeoutError          no reply to a query in time
     │  │  ├─ SettleError                  ack, nak or term didn't reach the server
     │  │  └─ UnsupportedError             the driver lacks a feature that was asked for
     │  ├─ ServerStartError                an embedded nats-server didn't come up
     │  ├─ StoreError                      the database behind outbox, inbox or event store
+    │  ├─ RequestFailedError             whoever answers a query raised
     │  ├─ ListenerTimeoutError            a listener ran longer than it may
     │  └─ GaveUpError                     a dead letter whose listener raised nothing
     └─ Signal                             control flow, outside the tree on purpose
@@ -80,12 +83,15 @@ __all__ = (
     "ListenerTimeoutError",
     "NoJetStreamError",
     "NoStreamError",
+    "NobodyAnswersError",
     "NotAuthorizedError",
     "NotConnectedError",
     "PayloadTooLargeError",
     "Postpone",
     "PublishError",
     "Reject",
+    "RequestFailedError",
+    "RequestTimeoutError",
     "RetryLater",
     "SchemaError",
     "SequenceConflictError",
@@ -470,6 +476,33 @@ class SequenceConflictError(PublishError):
         )
 
 
+class NobodyAnswersError(DriverError):
+    """Nobody answers a query now; nothing was handled."""
+
+    code = "driver.nobody_answers"
+
+    def __init__(self, *, subject: str) -> None:
+        self.subject = subject
+        super().__init__(
+            f"nobody answers on '{subject}' now; start the service that has "
+            "@events.answer for this query, or ask again later"
+        )
+
+
+class RequestTimeoutError(DriverError):
+    """No reply to a query in time; it may have been handled."""
+
+    code = "driver.request_timeout"
+
+    def __init__(self, *, subject: str, after: float) -> None:
+        self.subject = subject
+        self.after = after
+        super().__init__(
+            f"no reply on '{subject}' within {after:g} s; it may have been handled, so ask again "
+            "only what may be asked twice"
+        )
+
+
 class SettleError(DriverError):
     """Ack, nak or term didn't reach the server; the event will be delivered again."""
 
@@ -499,6 +532,18 @@ class StoreError(EventBusError):
 
     code = "store"
     retryable = True
+
+
+class RequestFailedError(EventBusError):
+    """Whoever answers a query raised; ``error`` is what kind of error, ``problem`` its message."""
+
+    code = "request_failed"
+
+    def __init__(self, *, name: str, error: str, problem: str) -> None:
+        self.name = name
+        self.error = error
+        self.problem = problem
+        super().__init__(f"'{name}' couldn't be answered: {error}: {problem}")
 
 
 class ListenerTimeoutError(EventBusError):

@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import cast
 
-from eventbus.clock import Clock
 from eventbus.drivers.base import Driver, Status
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import Observer, Stopped
@@ -30,15 +29,15 @@ class Lifecycle:
         worker: Worker,
         *,
         observe: Observer,
-        clock: Clock,
         resources: Sequence[AbstractAsyncContextManager[object]] = (),
+        answering: AbstractAsyncContextManager[object] | None = None,
     ) -> None:
         self._name = name
         self._driver = driver
         self._worker = worker
         self._observe = observe
-        self._clock = clock
         self._resources = resources
+        self._answering = answering or contextlib.nullcontext()
         self._stopping = asyncio.Event()
         self._grace = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -124,6 +123,7 @@ class Lifecycle:
                 await stack.enter_async_context(self._driver)
                 await self._driver.provision([one.consumer() for one in subscriptions])
                 await self._driver.report_orphans([one.consumer() for one in declared])
+                await stack.enter_async_context(self._answering)
                 cancelled = await self._worker.run(
                     subscriptions,
                     started=lambda: _done(started),

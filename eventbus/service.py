@@ -54,7 +54,7 @@ from eventbus.scheduler.rules import Cron, Every, Rule
 from eventbus.scheduler.ticker import tickers
 from eventbus.states import States
 from eventbus.stores.choice import require_sql
-from eventbus.subject import check_event_name, check_service_name
+from eventbus.subject import Subjects, check_event_name, check_service_name
 from eventbus.subscription import (
     AllOptions,
     BatchDecorator,
@@ -123,7 +123,7 @@ class EventService(Dispatching):
         container: Resolver | None = None,
         relay: bool | str = False,
     ) -> None:
-        super().__init__()
+        super().__init__(name)
         self.name = check_service_name(name)
         self.registry = Registry()
         self._settings = settings
@@ -657,6 +657,10 @@ class EventService(Dispatching):
         return codec.validate(self.registry.resolve(event), {} if data is None else data)
 
     @override
+    def _subjects(self) -> Subjects:
+        return self.settings.subjects
+
+    @override
     async def _emit(self, event: Event, options: EmitOptions) -> Receipt:
         return await self.emit(event, **options)
 
@@ -735,8 +739,8 @@ class EventService(Dispatching):
                 connections.driver,
                 worker,
                 observe=observe,
-                clock=clock,
                 resources=(*self._resources, self._inboxes, self.store),
+                answering=self._answering.through(self._asking, subjects),
             )
             if self._has_inbox:
                 await self._inboxes.check()

@@ -248,6 +248,10 @@ class Subjects:
         """Where a parked retry waits; publishing there again replaces it."""
         return f"{self.namespace}-sched.{service}.{listener}.{sequence}"
 
+    def ask(self, name: str) -> str:
+        """Where a query is asked; no stream takes it."""
+        return f"{self.namespace}-ask.{name}"
+
     def retry(self, service: str, listener: str, name: str) -> str:
         """Where an event comes back to one listener alone; ``name`` may be ``>``."""
         return f"{self.namespace}-retry.{service}.{listener}.{name}"

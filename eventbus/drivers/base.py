@@ -10,6 +10,7 @@ from typing_extensions import TypeIs
 from eventbus import headers as h
 from eventbus.attempts import AttemptLog
 from eventbus.delivery import Delivery
+from eventbus.drivers.asking import Asking
 from eventbus.drivers.receipt import Receipt
 from eventbus.drivers.room import DurableState, Room
 from eventbus.drivers.schedules import Schedules
@@ -283,6 +284,15 @@ class Driver(Protocol):
 
         Raises:
             UnsupportedError: It lacks `Features.schedules`.
+        """
+        ...
+
+    @property
+    def asking(self) -> Asking:
+        """Where questions are asked and answered.
+
+        Raises:
+            UnsupportedError: It carries none.
         """
         ...
 

@@ -6,6 +6,7 @@ from typing import Self
 
 from eventbus.attempts import AttemptLog, History
 from eventbus.clock import SystemClock
+from eventbus.drivers.asking import Asking, LocalAsking
 from eventbus.drivers.base import (
     HEADROOM,
     Consumer,
@@ -60,6 +61,7 @@ class PlainDriver:
         self._features = features
         self._attempts = LocalAttempts()
         self._limits = LocalLimits(SystemClock())
+        self._asking = LocalAsking()
         self._watchers: list[Notify] = []
 
     @property
@@ -91,6 +93,11 @@ class PlainDriver:
     def schedules(self) -> Schedules:
         """Raise UnsupportedError: nothing waits here."""
         raise self.unsupported("delays")
+
+    @property
+    def asking(self) -> Asking:
+        """Where questions are asked and answered: in this process, through this driver."""
+        return self._asking
 
     @property
     def room(self) -> Room | None:

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from eventbus import headers as h
 from eventbus.attempts import AttemptLog
+from eventbus.drivers.asking import Asking, LocalAsking
 from eventbus.drivers.base import (
     HEADROOM,
     Consumer,
@@ -34,6 +35,7 @@ class SyncHub:
     def __init__(self) -> None:
         self._locals: list[tuple[ConsumerSpec, Local]] = []
         self._taking: dict[str, tuple[Local, ...]] = {}
+        self.asking = LocalAsking()
 
     def attach(self, consumer: ConsumerSpec, listener: Local) -> Callable[[], None]:
         """Add a listener; return what removes it."""
@@ -94,6 +96,12 @@ class SyncDriver(PlainDriver):
     def attempts(self) -> AttemptLog:
         """Raise UnsupportedError: there is one attempt."""
         raise self.unsupported("retries")
+
+    @property
+    @override
+    def asking(self) -> Asking:
+        """Where the services that share a hub ask one another."""
+        return self._hub.asking
 
     @override
     async def __aexit__(self, *exc: object) -> None:

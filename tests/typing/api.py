@@ -19,6 +19,7 @@ from eventbus import (
     Event,
     EventService,
     Middleware,
+    Query,
     Receipt,
     Registry,
     Reject,
@@ -195,6 +196,24 @@ async def batches_by_pattern(events: list[Event]) -> None: ...
 
 events.subscribe(UserCreated, in_batches, batch=Batch(max=5), name="again_in_batches")
 events.subscribe(UserCreated, with_context, name="each", mode="fanout")
+
+
+class UserView(Data):
+    user_id: str
+
+
+class GetUser(Query[UserView], name="user.get"):
+    user_id: str
+
+
+@events.answer(GetUser, concurrency=4, timeout="5s")
+async def get_user(query: GetUser) -> UserView:
+    return UserView(user_id=query.user_id)
+
+
+async def requests() -> None:
+    assert_type(await events.request(GetUser(user_id="u-1"), timeout=2), UserView)
+    assert_type(await get_user(GetUser(user_id="u-1")), UserView)
 
 
 async def priced(event: UserCreated) -> int:

@@ -6,7 +6,17 @@ the types of fields, pyright doesn't read ``model_config``.
 
 from functools import partial
 
-from eventbus import Batch, Context, Event, EventService, Listener, Retry, in_loop, in_thread
+from eventbus import (
+    Batch,
+    Context,
+    Event,
+    EventService,
+    Listener,
+    Query,
+    Retry,
+    in_loop,
+    in_thread,
+)
 
 
 class UserCreated(Event, name="user.created", key="user_id"):
@@ -93,6 +103,37 @@ events.subscribe(UserCreated, of_created, batch=Batch())  # E: takes no list
 events.subscribe(UserCreated, deleted_in_batches, batch=Batch())  # E: lists of another event
 events.subscribe(UserCreated, batch=Batch())(of_created)  # E: takes no list
 events.subscribe(UserCreated, batch=5)  # E: no Batch
+
+
+# Asking ----------------------------------------------------------------------------------------
+
+
+class CountUsers(Query[int], name="user.count"):
+    active: bool
+
+
+@events.answer(CountUsers)  # E: another reply
+async def count_as_text(query: CountUsers) -> str:
+    return "1"
+
+
+@events.answer(CountUsers)  # E: another question
+async def count_created(query: UserCreated) -> int:
+    return 1
+
+
+@events.answer(CountUsers)  # E: not async
+def count_at_once(query: CountUsers) -> int:
+    return 1
+
+
+async def asks() -> str:
+    await events.request(UserCreated(user_id="u-1"))  # E: an event, not a query
+    await events.request(CountUsers(active=True), timeout=None)  # E: wrong type
+    return await events.request(CountUsers(active=True))  # E: another reply
+
+
+events.answer(UserCreated)  # E: an event, not a query
 
 
 # Options ---------------------------------------------------------------------------------------

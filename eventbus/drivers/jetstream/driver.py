@@ -9,6 +9,7 @@ from itertools import count
 from typing import Self
 
 from eventbus.attempts import AttemptLog
+from eventbus.drivers.asking import Asking
 from eventbus.drivers.base import (
     HEADROOM,
     Consumer,
@@ -26,6 +27,7 @@ from eventbus.drivers.jetstream import api as codes
 from eventbus.drivers.jetstream import bulk
 from eventbus.drivers.jetstream.admin import Admin, Reply, replies
 from eventbus.drivers.jetstream.api import Api, ApiError, translated
+from eventbus.drivers.jetstream.asking import CoreAsking
 from eventbus.drivers.jetstream.attempt_log import KeyValueAttempts
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
@@ -81,6 +83,7 @@ class JetStreamDriver:
         self._api = Api(self._connection.request)
         self._topology = Topology(self._api, settings, self._notify)
         self._publisher = Publisher(self._connection, self._api, settings)
+        self._asking = CoreAsking(self._connection, self._tasks.create_task)
         self._attempts = KeyValueAttempts(
             self._api, self._publisher, settings.subjects.attempts_bucket
         )
@@ -146,6 +149,11 @@ class JetStreamDriver:
                 remedy="use nats-server 2.14 or newer",
             )
         return self._schedules
+
+    @property
+    def asking(self) -> Asking:
+        """Where questions are asked and answered."""
+        return self._asking
 
     @property
     def room(self) -> Room | None:

@@ -66,11 +66,12 @@ class Lane(asyncio.Protocol):
             written, self._written, self._size = self._written, [], 0
             self._transport.write(written[0] if len(written) == 1 else b"".join(written))
 
-    def subscribe(self, subject: str, take: Take) -> bytes:
+    def subscribe(self, subject: str, take: Take, queue: str = "") -> bytes:
         """Hand every message on a subject to ``take``, which must not raise; return its id."""
         sid = b"e%d" % next(self._ids)
         self._takers[sid] = take
-        self.write(b"SUB %b %b\r\n" % (subject.encode(), sid))
+        group = f"{queue} " if queue else ""
+        self.write(b"SUB %b %b%b\r\n" % (subject.encode(), group.encode(), sid))
         return sid
 
     def unsubscribe(self, sid: bytes) -> None:

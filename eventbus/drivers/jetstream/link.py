@@ -173,13 +173,15 @@ class Link:
                 turn.set_result(None)
                 places -= 1
 
-    async def subscribe(self, subject: str, take: Callable[[Raw], None]) -> Subscription:
-        """Hand every message on a subject to ``take``.
+    async def subscribe(
+        self, subject: str, take: Callable[[Raw], None], queue: str = ""
+    ) -> Subscription:
+        """Hand every message on a subject to ``take``; with a queue, one of its group gets each.
 
         Raises:
             NotConnectedError: The connection is gone.
         """
-        return await self.wire.subscribe(subject, take)
+        return await self.wire.subscribe(subject, take, queue)
 
     def new_inbox(self) -> str:
         """Return a subject that nobody else uses."""

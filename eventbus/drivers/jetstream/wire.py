@@ -272,14 +272,18 @@ class Wire:
         except (nats.errors.Error, BlockingIOError) as exc:
             raise NotConnectedError(f"{self.server.url}: {text(exc)}") from exc
 
-    async def subscribe(self, subject: str, take: Callable[[Raw], None]) -> Subscription:
+    async def subscribe(
+        self, subject: str, take: Callable[[Raw], None], queue: str = ""
+    ) -> Subscription:
         """Hand every message on a subject to ``take``, which must not raise.
+
+        With a queue, one member of its group gets each.
 
         Raises:
             NotConnectedError: The connection is gone.
         """
         if self._lane is not None:
-            return _LaneSubscription(self, self._lane, self._lane.subscribe(subject, take))
+            return _LaneSubscription(self, self._lane, self._lane.subscribe(subject, take, queue))
 
         async def deliver(message: Msg) -> None:
             take(message)
@@ -288,7 +292,7 @@ class Wire:
             # No limits: beyond one, nats-py drops what the server counts as delivered (T17).
             made = await heeding(
                 self._client.subscribe(  # pyright: ignore[reportUnknownMemberType]
-                    subject, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0
+                    subject, queue, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0
                 )
             )
         except nats.errors.Error as exc:

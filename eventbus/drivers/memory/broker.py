@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from eventbus import headers as h
 from eventbus.clock import Clock, SystemClock
+from eventbus.drivers.asking import LocalAsking
 from eventbus.drivers.base import ConsumerSpec, Receipt, Start
 from eventbus.drivers.memory.durable import Durable
 from eventbus.drivers.memory.logs import MemoryAttempts, MemoryParked
@@ -76,6 +77,7 @@ class MemoryBroker:
         self.attempts = MemoryAttempts()
         self.parked = MemoryParked()
         self.limits = LocalLimits(self.clock)
+        self.asking = LocalAsking()
         self.timers = Timers(self.clock)
         self.durables: dict[str, Durable] = {}
         self.states: dict[tuple[str, str], tuple[int, Message]] = {}

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Self
 
 from eventbus.attempts import AttemptLog
+from eventbus.drivers.asking import Asking
 from eventbus.drivers.base import (
     HEADROOM,
     Connected,
@@ -93,6 +94,11 @@ class MemoryDriver:
     def schedules(self) -> Schedules:
         """What waits for its time."""
         return self._schedules
+
+    @property
+    def asking(self) -> Asking:
+        """Where questions are asked and answered."""
+        return self.broker.asking
 
     @property
     def room(self) -> Room | None:

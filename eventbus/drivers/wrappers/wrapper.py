@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Self, TypeAlias
 
 from eventbus.attempts import AttemptLog
+from eventbus.drivers.asking import Asking
 from eventbus.drivers.base import (
     HEADROOM,
     Consumer,
@@ -76,6 +77,11 @@ class Wrapper:
     def schedules(self) -> Schedules:
         """Those of the driver inside; what is added goes through `send` too."""
         return _Schedules(self.inner.schedules, self.send)
+
+    @property
+    def asking(self) -> Asking:
+        """Where questions are asked and answered."""
+        return self.inner.asking
 
     @property
     def room(self) -> Room | None:
