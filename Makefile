@@ -44,8 +44,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt $(VENV)/.made
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
 	$(call install,dev)
 
-.PHONY: help setup demo test check fmt fmt-check lint types layers coverage bench bench-steady \
-	bench-parking bench-schedules bench-outbox faults faults-naive soak constraints clean
+$(VENV)/.bench: pyproject.toml constraints.txt $(VENV)/.made
+	$(call install,bench)
+
+.PHONY: help setup demo test check fmt fmt-check lint types layers coverage bench bench-smoke \
+	bench-steady bench-parking bench-schedules bench-outbox faults faults-naive soak constraints clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -68,8 +71,11 @@ coverage: $(VENV)/.dev ## run the tests and show what they don't reach
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-bench: $(VENV)/.dev ## compare with other event buses
+bench: $(VENV)/.bench ## compare with nats-py and other event buses; into bench/results/
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-smoke: $(VENV)/.bench ## run each case of it once, in half a minute
+	@$(BIN)/python -m bench --smoke $(ARGS)
 
 bench-steady: $(VENV)/.dev ## 500 events/s for 60 s through two processes: losses, latency, memory
 	@$(BIN)/python -m bench.steady $(ARGS)

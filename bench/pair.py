@@ -16,7 +16,7 @@ from statistics import median
 from bench.load import Result
 from eventbus.embedded import NatsServer
 
-__all__ = ("SIZES", "measure", "run_case")
+__all__ = ("SIZES", "Run", "measure", "run_case")
 
 SIZES = {
     "emit_256": 30_000,
@@ -51,11 +51,13 @@ def run_case(run: Run) -> Result:
         return result
 
 
-def measure(run: Run) -> dict[str, float]:
-    """Run one case in a process of its own and return its figures."""
+def measure(run: Run, seconds: float | None = None) -> dict[str, float]:
+    """Run one case in a process of its own, for so long at most, and return its figures."""
     command = [sys.executable, "-m", "bench.pair", run.case, "--one", run.contestant]
     command += ["--events", str(run.events), *(["--uvloop"] if run.uvloop else [])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        command, stdout=subprocess.PIPE, text=True, check=True, timeout=seconds
+    )
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 

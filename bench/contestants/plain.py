@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.load import STREAM, SUBJECT, Case, Meter, Result, in_flight, payload
 
-__all__ = ("CASES",)
+__all__ = ("CASES", "OrderPlaced")
 
 BATCH = 500
 
