@@ -44,7 +44,7 @@ def main() -> int:
         else:
             takes_part[name] = [case for case in asked.cases if case in cases]
     sizes = {case: asked.events or max(1, int(SIZES[case] * asked.scale)) for case in asked.cases}
-    found = _measured(takes_part, sizes, asked.rounds)
+    found = _measured(takes_part, sizes, asked.rounds, uvloop=asked.uvloop)
     comparison = Comparison(found, sizes, asked.rounds, missing)
     if asked.smoke:
         print("all ran; so few events compare nothing" if not comparison.failed else "failed")
@@ -54,19 +54,22 @@ def main() -> int:
     return 1 if comparison.failed else 0
 
 
-def _measured(takes_part: dict[str, list[str]], sizes: dict[str, int], rounds: int) -> Found:
+def _measured(
+    takes_part: dict[str, list[str]], sizes: dict[str, int], rounds: int, *, uvloop: bool
+) -> Found:
     found: Found = {case: {} for case in sizes}
     for number in range(rounds):
         for case, events in sizes.items():
-            for contestant, cases in takes_part.items():
-                if case not in cases:
-                    continue
+            turns = [who for who, cases in takes_part.items() if case in cases]
+            # Nobody always follows the same one, or always comes first.
+            for contestant in turns if number % 2 == 0 else reversed(turns):
                 began = time.monotonic()
-                figures = _run(Run(contestant, case, events))
+                figures = _run(Run(contestant, case, events, uvloop))
                 found[case].setdefault(contestant, []).append(figures)
                 said = f"{figures['per_second']:9.0f}/s" if figures else "failed"
                 took = time.monotonic() - began
-                print(f"{number + 1}/{rounds} {case:12} {contestant:11} {said} {took:5.1f} s")
+                text = f"{number + 1}/{rounds} {case:12} {contestant:11} {said} {took:5.1f} s"
+                print(text, flush=True)
     return found
 
 
@@ -84,6 +87,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="part of the usual events")
     parser.add_argument("--events", type=int, default=0, help="events of each run")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--uvloop", action="store_true", help="give uvloop to all")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, help="only these")
     parser.add_argument(
         "--smoke", action="store_true", help="one round of 300 events, and no results written"
