@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ("Inboxes",)
 
 PRUNE_EVERY = 3600.0
+FIRST_AFTER = 60.0
+"""Not at the start, when there is other work."""
 AGAIN_AFTER = 30.0
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class Inboxes:
         settings: Where the database is, and how long events, and so marks, are kept.
         transaction: Lets the emits of a block take part in a session's transaction.
         clock: Stamps marks, and says when to prune them.
+        required: Whether a listener needs the database, so that it has to have its tables.
     """
 
     def __init__(
@@ -42,7 +45,10 @@ class Inboxes:
         settings: "Settings",
         transaction: "Callable[[AsyncSession], AbstractAsyncContextManager[None]]",
         clock: Clock,
+        *,
+        required: bool = False,
     ) -> None:
+        self._required = required
         self._settings = settings
         self._transaction = transaction
         self._clock = clock
@@ -70,12 +76,7 @@ class Inboxes:
 
         return handle_once
 
-    async def check(self) -> None:
-        """Refuse to start where the database of an inbox has no table of marks.
-
-        Raises:
-            DeclarationError: It hasn't; the message says what makes it.
-        """
+    async def _check(self) -> None:
         from eventbus.stores.sql.inbox import check_inbox
 
         try:
@@ -84,7 +85,17 @@ class Inboxes:
             raise DeclarationError(f"a listener has inbox=True, but {exc}") from exc
 
     async def __aenter__(self) -> Self:
-        """Do nothing: the database is opened when it is first needed."""
+        """Open the database where a listener needs it.
+
+        Raises:
+            DeclarationError: It has no table of marks; the message says what makes it.
+        """
+        if self._required:
+            try:
+                await self._check()
+            except BaseException:
+                await self.__aexit__()
+                raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -97,7 +108,9 @@ class Inboxes:
         """Remove marks of events that the stream has no more, each hour, until cancelled."""
         from eventbus.stores.sql.inbox import prune_inbox
 
+        pause = FIRST_AFTER
         while True:
+            await self._clock.sleep(pause)
             before = self._clock.now() - timedelta(seconds=self._settings.max_age)
             pause = PRUNE_EVERY
             try:
@@ -105,7 +118,6 @@ class Inboxes:
             except StoreError as exc:
                 _log.warning("the inbox isn't pruned: %s", exc)
                 pause = AGAIN_AFTER
-            await self._clock.sleep(pause)
 
     def _opened(self) -> "AsyncEngine":
         if self._engine is None:

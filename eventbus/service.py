@@ -73,7 +73,9 @@ class EventService(Declaring, Emitting):
         self._read_map()
         self._roster.bind_all(self.registry, self.discover)
         connections = self._connections = self._connected()
-        self._inboxes = Inboxes(self.settings, self.transaction, self._clock)
+        self._inboxes = Inboxes(
+            self.settings, self.transaction, self._clock, required=self._has_inbox
+        )
         observe, clock = self._observers, self._clock
         connections.driver.watch(observe)
         self._emitter = Emitter(self._publishing(connections))
@@ -103,8 +105,6 @@ class EventService(Declaring, Emitting):
                 resources=(*self._resources, self._inboxes, self.store),
                 answering=self._answering.through(self._asking, subjects),
             )
-            if self._has_inbox:
-                await self._inboxes.check()
             await self._lifecycle.start(worked, declared=self.subscriptions)
         except BaseException:
             self._ended()

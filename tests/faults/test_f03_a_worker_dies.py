@@ -4,9 +4,14 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from eventbus.embedded import NatsServer
+from tests.faults.harness.bank import Bank, service
+from tests.faults.harness.ground import eventually
 from tests.faults.harness.history import What
 from tests.faults.harness.stage import Stage
 from tests.faults.harness.step import StepTaken
@@ -42,6 +47,35 @@ async def test_f03_ten_killed_workers_lose_nothing_and_blame_no_event(stage: Sta
 
     await stage.check()
     assert await stage.ground.letters() == []
+
+
+async def test_f03_with_the_inbox_killed_workers_have_each_effect_once(
+    nats_server: NatsServer, database_url: str, tmp_path: Path
+) -> None:
+    chance = random.Random(33)
+    steps = [StepTaken(thread="w", number=n, seconds=0.04) for n in range(200)]
+    async with Bank.open(nats_server.url, database_url, tmp_path) as bank:
+        async with service(nats_server.url, database_url, relay=False) as source:
+            await source.emit_many(steps)
+        kills = 0
+        while len(await bank.effects()) < len(steps) - 50:
+            first, second = await bank.listener(), await bank.listener()
+            begun = len(await bank.effects())
+            await eventually(partial(_has_more_than, bank, begun), 30)
+            await bank.kill_soon(first, chance)
+            await bank.kill_soon(second, chance)
+            kills += 2
+        await bank.listener()
+        await eventually(partial(_has_more_than, bank, len(steps) - 1), 60)
+        await asyncio.sleep(1.5)  # what a dead worker held comes again after its lease
+        effects = await bank.effects()
+
+    assert kills >= 10
+    assert effects == sorted(one.mark for one in steps)
+
+
+async def _has_more_than(bank: Bank, count: int) -> bool:
+    return len(await bank.effects()) > count
 
 
 async def works(stage: Stage, worker: Worker) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Column, MetaData, String, Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eventbus import EventService
+from eventbus import Context, EventService
 from eventbus.settings import Settings
 from eventbus.stores.sql.engine import create_tables, opened, reading
 from eventbus.stores.sql.tables import outbox
@@ -33,6 +33,8 @@ __all__ = ("Bank", "bookings", "service")
 _metadata = MetaData()
 bookings = Table("bookings", _metadata, Column("mark", String(64), primary_key=True))
 """What the application writes, in the transaction in which it emits."""
+effects = Table("effects", _metadata, Column("mark", String(64), nullable=False))
+"""What a listener writes; nothing in the table keeps it from writing twice."""
 PATIENCE = 60.0
 
 
@@ -89,6 +91,15 @@ class Bank:
         """Start a process that relays; return its number."""
         return await self._fork("relay", "")
 
+    async def listener(self) -> int:
+        """Start a process whose listener has an effect for each step; return its number."""
+        return await self._fork("listener", "")
+
+    async def effects(self) -> list[str]:
+        """Return the marks of the effects that are committed."""
+        async with reading(self.engine).connect() as connection:
+            return sorted(await connection.scalars(select(effects.c.mark)))
+
     async def _fork(self, role: str, thread: str) -> int:
         order = json.dumps([role, *self._given, thread])
         return await asyncio.to_thread(self._ask, order)
@@ -117,9 +128,9 @@ class Bank:
     async def gone(self) -> set[str]:
         """Return the marks of what was booked, and isn't in the outbox any more."""
         async with reading(self.engine).connect() as connection:
-            # First what waits: what is booked in between isn't gone by mistake.
-            bodies = (await connection.scalars(select(outbox.c.body))).all()
+            # First what is booked: what is booked in between, and waits, isn't gone by mistake.
             booked = set(await connection.scalars(select(bookings.c.mark)))
+            bodies = (await connection.scalars(select(outbox.c.body))).all()
         return booked - {StepTaken.model_validate_json(one).mark for one in bodies}
 
     async def waiting(self) -> int:
@@ -174,9 +185,22 @@ async def _write(events: EventService, thread: str) -> None:
                 await events.emit(step)
 
 
+def _listener(server: str, database: str) -> EventService:
+    events = service(server, database, relay=False)
+
+    @events.subscribe(StepTaken, inbox=True, ack_wait=1, concurrency=1, start="all")
+    async def book(event: StepTaken, context: Context) -> None:
+        await context.session.execute(insert(effects), {"mark": event.mark})
+        await asyncio.sleep(event.seconds)
+
+    return events
+
+
 def _become(role: str, server: str, database: str, thread: str) -> None:
     if role == "writer":
         asyncio.run(_write(service(server, database, relay=False), thread))
+    elif role == "listener":
+        asyncio.run(_listener(server, database).run())
     else:
         asyncio.run(service(server, database, relay=True).run())
 
