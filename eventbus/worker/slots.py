@@ -51,7 +51,7 @@ class Slots:
         except asyncio.CancelledError:
             if place.done() and not place.cancelled() and place.result():
                 self.give_back()
-            else:
+            elif place in queue.waiting:  # else it was passed over before this was told
                 queue.waiting.remove(place)
             raise
 
