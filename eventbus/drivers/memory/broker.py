@@ -11,9 +11,10 @@ from eventbus.clock import Clock, SystemClock
 from eventbus.drivers.asking import LocalAsking
 from eventbus.drivers.base import ConsumerSpec, Receipt, Start
 from eventbus.drivers.memory.durable import Durable
-from eventbus.drivers.memory.logs import MemoryAttempts, MemoryParked
+from eventbus.drivers.memory.logs import MemoryParked
 from eventbus.drivers.memory.stream import Stored, Stream, header_bytes, size_of
 from eventbus.drivers.memory.timers import Action, Timers
+from eventbus.drivers.plain import LocalAttempts
 from eventbus.drivers.room import holders
 from eventbus.drivers.schedules import Waiting
 from eventbus.envelope import Message
@@ -74,7 +75,7 @@ class MemoryBroker:
         self.clock = clock or SystemClock()
         self.subjects = Subjects(namespace)
         self.sizes = sizes or Sizes()
-        self.attempts = MemoryAttempts()
+        self.attempts = LocalAttempts()
         self.parked = MemoryParked()
         self.limits = LocalLimits(self.clock)
         self.asking = LocalAsking()

@@ -1,28 +1,8 @@
-"""Attempts and parked keys, kept as long as the broker."""
+"""Parked keys, kept as long as the broker."""
 
-from eventbus.attempts import History
 from eventbus.parked import ParkedKey
 
-__all__ = ("MemoryAttempts", "MemoryParked")
-
-
-class MemoryAttempts:
-    """An `AttemptLog`."""
-
-    def __init__(self) -> None:
-        self._histories: dict[str, History] = {}
-
-    async def read(self, place: str) -> History:
-        """Return what is recorded; an empty history where nothing is."""
-        return self._histories.get(place, History())
-
-    async def write(self, place: str, history: History) -> None:
-        """Record it."""
-        self._histories[place] = history
-
-    async def forget(self, place: str) -> None:
-        """Drop the record."""
-        self._histories.pop(place, None)
+__all__ = ("MemoryParked",)
 
 
 class MemoryParked:
