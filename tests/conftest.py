@@ -15,6 +15,9 @@ from tests.postgres import Postgres, PostgresMissingError
 
 pytest_plugins = ("eventbus.testing.plugin", "pytester")
 
+ALONE = frozenset({"architecture", "property", "simulation", "typing", "unit"})
+"""The folders whose tests need no other process, so that nothing can make them late."""
+
 
 def deploy_tools() -> dict[str, str | None]:
     """Return the programs that check the files of deploy/, with their paths; None if missing."""
@@ -32,7 +35,7 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a test against real servers once more where it fails in CI, and count that.
+    """Run a test against real processes once more where it fails in CI, and count that.
 
     Its deadlines are generous, but a shared machine can stand still for longer than any. Pytest's
     last lines name each that ran again, see CONTRIBUTING.md.
@@ -40,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("CI") != "true":
         return
     for item in items:
-        if item.get_closest_marker("faults") or item.get_closest_marker("nats"):
+        if not ALONE.intersection(item.path.parts):
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 
