@@ -253,6 +253,25 @@ async def test_a_relay_sends_its_own_service_s_events_or_everyone_s(
     assert [one.number for one in await stored(nats_server.url)] == [2, 1]
 
 
+async def test_relays_of_two_services_on_one_database_hold_up_neither(
+    engine: AsyncEngine, nats_server: NatsServer, database_url: str
+) -> None:
+    settings = service(nats_server.url, database_url).settings
+    async with (
+        EventService("first", settings=settings, relay=True) as first,
+        EventService("second", settings=settings, relay=True) as second,
+        EventService("relay", settings=settings, relay="*"),
+    ):
+        for number in range(3):
+            await emit(engine, first, Paid(account="a", number=number))
+            await settled(engine)
+            await emit(engine, second, Paid(account="b", number=number))
+            await settled(engine)
+
+    found = [(one.account, one.number) for one in await stored(nats_server.url)]
+    assert found == [(account, number) for number in range(3) for account in "ab"]
+
+
 async def test_it_says_how_much_waits(
     engine: AsyncEngine, writer: EventService, nats_server: NatsServer, database_url: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine, MetaData, event, inspect, make_url, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -96,10 +97,15 @@ async def opened(url: str) -> AsyncGenerator[AsyncEngine]:
 async def create_tables(engine: AsyncEngine, wanted: MetaData = metadata) -> tuple[str, ...]:
     """Create the tables that are missing, and return their names; what is there stays as it is.
 
+    The folder of an SQLite database is made too.
+
     Raises:
         StoreError: The database can't be reached, or refuses it.
     """
     with translated("creating the tables"):
+        file = engine.url.database
+        if engine.dialect.name == "sqlite" and file:
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
         async with engine.begin() as connection:
             made: tuple[str, ...] = await connection.run_sync(_create, wanted)
             return made

@@ -85,8 +85,8 @@ class SqlOutbox:
 
     PostgreSQL: a claim locks lanes (``FOR UPDATE SKIP LOCKED``) until it is written, so several
     relays share the work, and what a relay held is free as soon as its connection is gone.
-    SQLite: no transaction is open meanwhile, since it would hold up every other writer; one
-    relay works at a time, which holds a file's lock, and others stand by.
+    SQLite: no transaction is open meanwhile, since it would hold up every other writer; of the
+    relays of one service one works at a time, which holds a file's lock, and others stand by.
 
     Args:
         engine: The database; its tables are there.
@@ -222,11 +222,17 @@ class SqlOutbox:
         return [row_of({str(name): value for name, value in one.items()}) for one in found]
 
     def _take_turn(self) -> bool:
-        """Take the lock of a file beside the database, which ends with this process."""
+        """Take the lock of a file beside the database, which ends with this process.
+
+        There is one for each service, and one for the relays of all: whoever held a common one
+        would never let the events of another service go. A relay of all beside that of a service
+        publishes some events twice, under one id, and each key's in the same order.
+        """
         database = self._engine.url.database
         if self._turn >= 0 or not database or database == ":memory:":
             return True
-        file = os.open(Path(f"{database}-relay"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = Path(f"{database}-relay{self._source and '-'}{self._source}")
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
