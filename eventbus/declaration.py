@@ -26,14 +26,13 @@ from eventbus.signature import (
     one_by_one,
 )
 from eventbus.subject import check_name, check_pattern, without_covered
+from eventbus.subscribing import BatchOptions, ListenerOptions
 from eventbus.subscription import (
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
-    BatchOptions,
     EventT,
     FailedHook,
     Inbox,
-    ListenerOptions,
     OnFailure,
     Subscription,
 )

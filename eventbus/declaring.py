@@ -32,16 +32,15 @@ from eventbus.parts import Parts
 from eventbus.roster import bind
 from eventbus.scheduler.recurring import FactoryT
 from eventbus.scheduler.rules import Cron, Every, Rule
-from eventbus.subscription import (
+from eventbus.subscribing import (
     AllOptions,
     BatchDecorator,
     BatchOptions,
     Decorator,
-    EventT,
     ListenerOptions,
     Subscribed,
-    Subscription,
 )
+from eventbus.subscription import EventT, Subscription
 from eventbus.worker.worker import Job
 
 __all__ = ("Declaring",)

@@ -8,7 +8,8 @@ from eventbus.classes import AnyListener
 from eventbus.errors import DeclarationError
 from eventbus.event import Event
 from eventbus.listener import Listener
-from eventbus.subscription import AllOptions, ListenerFunction
+from eventbus.subscribing import AllOptions
+from eventbus.subscription import ListenerFunction
 
 __all__ = ("Binding", "EventMap")
 

@@ -10,7 +10,7 @@ from eventbus.eventmap import Binding, EventMap
 if TYPE_CHECKING:
     from eventbus.classes import AnyListener
     from eventbus.event import Event
-    from eventbus.subscription import AllOptions
+    from eventbus.subscribing import AllOptions
 
 __all__ = ("Entry", "ListenerMap", "bindings", "mapped")
 

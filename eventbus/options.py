@@ -14,7 +14,8 @@ from eventbus.middleware.limit import Layer, Limit
 from eventbus.middleware.named import middleware_named
 from eventbus.middleware.when import When
 from eventbus.stops import CanRetry, Stops, Until
-from eventbus.subscription import EventT, ListenerOptions, Mode
+from eventbus.subscribing import ListenerOptions
+from eventbus.subscription import EventT, Mode
 
 __all__ = (
     "Patience",

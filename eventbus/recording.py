@@ -12,13 +12,14 @@ from eventbus.retry import Retry
 from eventbus.stores.choice import engine_of
 from eventbus.stores.history import StoredEvent, Which
 from eventbus.subject import check_pattern
-from eventbus.subscription import AllOptions, Subscription
+from eventbus.subscription import Subscription
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from eventbus.settings import Settings
     from eventbus.stores.sql.history import SqlHistory
+    from eventbus.subscribing import AllOptions
 
 __all__ = ("OWNER", "EventStore", "stored_of")
 

@@ -12,7 +12,8 @@ from eventbus.listener import Listener, Resolver
 from eventbus.priorities import by_priority
 from eventbus.registry import Registry
 from eventbus.signature import function_name
-from eventbus.subscription import EventT, ListenerOptions, Subscription
+from eventbus.subscribing import ListenerOptions
+from eventbus.subscription import EventT, Subscription
 
 __all__ = ("DefaultQueue", "Roster", "bind")
 
