@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from eventbus.clock import Clock
 from eventbus.configuration import DriverConfig
-from eventbus.dispatch import Wiring
 from eventbus.drivers.base import (
     Consumer,
     ConsumerSpec,
@@ -37,6 +36,7 @@ from eventbus.registry import Registry
 from eventbus.retry import Retry
 from eventbus.subject import is_pattern
 from eventbus.subscription import Subscription
+from eventbus.wiring import Wiring
 
 if TYPE_CHECKING:  # slow to import, and whoever has settings has loaded it
     from eventbus.settings import Settings

@@ -1,140 +1,54 @@
 """One delivery: decode, run the chain, decide, have it settled."""
 
 import asyncio
-import random
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Protocol
 
-from eventbus import headers as h
 from eventbus.attempts import Attempts, Known
-from eventbus.calling import raised_by, read_for, scope_of, tell_failed
-from eventbus.clock import Clock
+from eventbus.calling import raised_by, scope_of, tell_failed
 from eventbus.correlation import entered
 from eventbus.delivery import (
-    Ack,
     DeadLetter,
     Decision,
     Delivery,
-    Drop,
-    Nak,
     Outcome,
-    Park,
     Reason,
     Return,
 )
-from eventbus.drivers.base import Driver
 from eventbus.duration import seconds
 from eventbus.envelope import Envelope
 from eventbus.errors import (
-    CodecError,
     EventBusError,
     GaveUpError,
     Postpone,
-    SchemaError,
     SettleError,
-    Signal,
-    UnknownEventError,
 )
-from eventbus.gathering import Gathering
-from eventbus.limits import Limits
-from eventbus.middleware.base import Context, Emit, Middleware, chain
+from eventbus.judging import Judge
+from eventbus.middleware.base import Context, chain
 from eventbus.middleware.breaker import BreakerState, Circuit
-from eventbus.middleware.limit import Layer, Limit
-from eventbus.middleware.quick import Quick
-from eventbus.middleware.timeout import Timeout
-from eventbus.registry import Registry
-from eventbus.retry import Retry
+from eventbus.middleware.limit import Limit
+from eventbus.records import context_of, settled_of
 from eventbus.settlement import Run, Settler, Wait
-from eventbus.subject import Subjects
 from eventbus.subscription import Subscription
 from eventbus.telemetry.conditions import BreakerChanged
 from eventbus.telemetry.signals import (
     ListenerStarted,
-    Observer,
     Received,
     Returned,
     Settled,
     Stuck,
 )
+from eventbus.wiring import Wiring, gathering_of, layers_of
 
-__all__ = ("Aftermath", "Dispatcher", "Wiring", "layers_of")
+__all__ = ("Aftermath", "Dispatcher")
 
-UNKNOWN_PATIENCE = timedelta(minutes=10)
-"""How long an event that isn't declared here waits for a deploy that declares it."""
-UNKNOWN_DELAY = 15.0
 LOOK_AGAIN = 1.0
 """Seconds until an event comes back of which nobody knows now whose it is."""
 BEHIND_PROBE = 1.5
 """By how much longer than its breaker's pause an event stays away that failed meanwhile."""
 DELAY_IN_PLACE = 5.0
 """A listener's own delay that lasts longer holds no pending place of the consumer."""
-_HANDLED = Ack()
 _UNREADABLE = (Reason.INVALID, Reason.UNKNOWN_EVENT)
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """What the dispatchers of one service share."""
-
-    driver: Driver
-    registry: Registry
-    subjects: Subjects
-    observe: Observer
-    clock: Clock
-    emit: Emit
-    middleware: tuple[Layer, ...]
-    """Around every listener of the service; the first is the outermost."""
-    retry: Retry
-    """Where a subscription declares none."""
-    park_after: float
-    inbox: Callable[[Subscription], Layer] | None = None
-    """Gives a listener its inbox."""
-    chance: Callable[[], float] = field(default=random.random)
-    """A number in [0, 1) for jitter."""
-
-
-def layers_of(one: Subscription, wiring: Wiring) -> list[Middleware]:
-    """Return what stands around a listener, the outermost first.
-
-    Raises:
-        DeclarationError: A limit goes by a field that an event of the listener doesn't have.
-        UnsupportedError: It has a limit, and the driver no place to keep it.
-    """
-    retry = one.retries(wiring.retry)
-    layers: list[Layer] = [Timeout(_limit(one)), *wiring.middleware]
-    if retry.quick:
-        layers.append(Quick(retry, wiring.clock, wiring.chance))
-    layers.extend(one.middleware)
-    if one.inbox is not None and wiring.inbox is not None:
-        layers.append(wiring.inbox(one))  # innermost: each run is a transaction of its own
-    return [_bound(layer, one, wiring) for layer in layers]
-
-
-def _limit(one: Subscription) -> float:
-    """Return how long one event may take; in a batch it may wait for the one before."""
-    return one.timeout if one.batch is None else 2 * one.timeout + one.batch.wait
-
-
-def _gathering(one: Subscription, clock: Clock) -> Gathering | None:
-    if one.batch is None or one.batch_handler is None:
-        return None
-    return Gathering(
-        one.batch_handler,
-        one.batch,
-        limit=one.concurrency,
-        timeout=one.timeout,
-        place=one.place,
-        clock=clock,
-    )
-
-
-def _bound(layer: Layer, one: Subscription, wiring: Wiring) -> Middleware:
-    if not isinstance(layer, Limit):
-        return layer
-    layer.check(one.listener, one.accepts)
-    return layer.bind(Limits(wiring.driver.limits, one.group, wiring.clock))
 
 
 class Aftermath(Protocol):
@@ -160,6 +74,7 @@ class Dispatcher:
         self._subscription = subscription
         self._wiring = wiring
         self._retry = subscription.retries(wiring.retry)
+        self._judge = Judge(subscription, wiring, self._retry)
         own = wiring.subjects.retry(subscription.service, subscription.listener, "")
         self._attempts = Attempts(wiring.driver.attempts, subscription.durable, own)
         self._settler = Settler(
@@ -177,7 +92,7 @@ class Dispatcher:
         """Its breaker, as it stands; None without one."""
         self._suspect: tuple[str, int] | None = None
         """The delivery that is run alone now, or was last."""
-        self._gathering = _gathering(subscription, wiring.clock)
+        self._gathering = gathering_of(subscription, wiring.clock)
         self._on_pause: Callable[[float], None] | None = None
         self._chain = chain(layers_of(subscription, wiring), self._call)
 
@@ -292,7 +207,7 @@ class Dispatcher:
         self._settler.renew()
 
     async def _decide(self, run: Run) -> Decision | Return:
-        unread = self._decode(run)
+        unread = self._judge.unread(run)
         if unread is not None:
             return unread
         envelope = run.envelope
@@ -302,12 +217,14 @@ class Dispatcher:
             if parked:
                 return DeadLetter(Reason.KEY_PARKED, parked)
         run.verdict = await self._attempts.judge(run.delivery, run.known)
-        wait = self._too_early(run, envelope) if self._subscription.delay is not None else 0.0
+        wait = (
+            self._judge.too_early(run, envelope) if self._subscription.delay is not None else 0.0
+        )
         if wait:
             run.early = True
             return Return(wait, park=wait > DELAY_IN_PLACE)
         run.verdict = run.verdict.running(self._wiring.clock.now())
-        given_up = self._given_up(run, envelope)
+        given_up = self._judge.given_up(run, envelope)
         if given_up is not None:
             return given_up
         if run.verdict.suspect:
@@ -319,82 +236,7 @@ class Dispatcher:
         if run.delivery.lost:
             # It waited too long for the one before; a mark now would be taken for a crash.
             return Return()
-        return await self._guarded(run, envelope) or self._judged(run, envelope)
-
-    def _given_up(self, run: Run, envelope: Envelope) -> DeadLetter | None:
-        """Return why an event isn't run at all any more; None where it is."""
-        verdict, now = run.verdict, self._wiring.clock.now()
-        if verdict.attempt > self._retry.attempts or (verdict.suspect and self._is_over(run)):
-            return DeadLetter(Reason.CRASH, f"no outcome after {verdict.attempt - 1} attempts")
-        if envelope.expires is not None and now >= envelope.expires:
-            return DeadLetter(Reason.EXPIRED, f"expired at {h.render_time(envelope.expires)}")
-        return None
-
-    def _judged(self, run: Run, envelope: Envelope) -> Decision:
-        """Return what becomes of an event after its run."""
-        if run.error is None:
-            return _HANDLED
-        if not isinstance(run.error, Signal):
-            run.verdict = run.verdict.raised()
-        decision = self._retry.decide(
-            run.error,
-            run.verdict.attempt,
-            chance=self._wiring.chance(),
-            park_after=self._wiring.park_after,
-            elapsed=self._elapsed(run),
-        )
-        return self._subscription.stops.judge(
-            decision,
-            run.error,
-            envelope.event,
-            raised=run.verdict.history.raised,
-            now=self._wiring.clock.now(),
-        )
-
-    def _is_over(self, run: Run) -> bool:
-        """Tell whether the time for its attempts is over."""
-        one, envelope = self._subscription, run.envelope
-        if envelope is not None and one.stops.is_over(envelope.event, self._wiring.clock.now()):
-            return True
-        return one.retry_for is not None and self._elapsed(run) > one.retry_for
-
-    def _too_early(self, run: Run, envelope: Envelope) -> float:
-        """Return how long an event has to wait that came as it was emitted; 0 for not at all."""
-        delay, subjects = self._subscription.delay, self._wiring.subjects
-        if delay is None or not run.delivery.message.subject.startswith(subjects.prefix):
-            return 0.0
-        try:
-            wanted = delay(envelope.event)
-        except Exception:  # noqa: BLE001 - a delay that can't be told must not hold up the event
-            return 0.0
-        age = (self._wiring.clock.now() - run.delivery.stored_at).total_seconds()
-        return max(0.0, wanted - age)
-
-    def _elapsed(self, run: Run) -> float:
-        """Return the seconds since the first attempt began, wherever that was."""
-        now = self._wiring.clock.now()
-        return (now - (run.verdict.history.began or now)).total_seconds()
-
-    def _decode(self, run: Run) -> Decision | None:
-        """Fill in the envelope; return a decision where there is none."""
-        message, wiring = run.delivery.message, self._wiring
-        stored = run.delivery.stored_at
-        try:
-            run.envelope = read_for(
-                self._subscription, message, run.name, wiring.registry, received=stored
-            )
-        except UnknownEventError as exc:
-            run.error = exc
-            # A rolling deploy: the producer is ahead of us, or this process is the old one.
-            if wiring.clock.now() - stored < UNKNOWN_PATIENCE:
-                return Nak(UNKNOWN_DELAY)
-            return DeadLetter(Reason.UNKNOWN_EVENT, str(exc))
-        except (CodecError, SchemaError) as exc:
-            run.error = exc
-            return DeadLetter(Reason.INVALID, str(exc))
-        if not self._subscription.takes(run.envelope.event):
-            return Drop("the state was deleted, and the listener doesn't take StateDeleted")
-        return None
+        return await self._guarded(run, envelope) or self._judge.judged(run, envelope)
 
     async def _guarded(self, run: Run, envelope: Envelope) -> Return | None:
         """Run the listener, where its breaker lets it; None where that counts as an attempt."""
@@ -456,7 +298,7 @@ class Dispatcher:
 
     async def _run(self, run: Run, envelope: Envelope) -> None:
         one, wiring = self._subscription, self._wiring
-        context = _context(envelope, run, one, wiring.emit)
+        context = context_of(run, envelope, one, wiring.emit)
         wiring.observe(
             ListenerStarted(
                 context.name,
@@ -480,7 +322,7 @@ class Dispatcher:
         one, envelope = self._subscription, run.envelope
         if one.failed is None or envelope is None or decision.reason in _UNREADABLE:
             return
-        context = _context(envelope, run, one, self._wiring.emit)
+        context = context_of(run, envelope, one, self._wiring.emit)
         error = run.error or GaveUpError(reason=decision.reason, detail=decision.detail)
         # Another place than the listener's: what both emit, even if it is equal, is two events.
         scope = scope_of(envelope, f"{one.place}:failed", run.redrive)
@@ -494,69 +336,5 @@ class Dispatcher:
         await self._gathering.handle(context, alone=suspect)
 
     def _settled(self, run: Run, decision: Decision, outcome: Outcome) -> Settled:
-        one, delivery, envelope = self._subscription, run.delivery, run.envelope
-        elapsed = None
-        if envelope is not None:
-            # Of a delayed event the wait isn't slowness.
-            since = envelope.due or envelope.time
-            elapsed = (self._wiring.clock.now() - since).total_seconds()
-        return Settled(
-            name=run.name,
-            id=envelope.id if envelope else delivery.message.headers.get(h.ID, ""),
-            service=one.service,
-            listener=one.listener,
-            outcome=outcome,
-            attempt=run.verdict.attempt,
-            attempts=self._retry.attempts,
-            duration=run.duration,
-            end_to_end=elapsed,
-            correlation_id=envelope.correlation_id if envelope else "",
-            causation_id=envelope.causation_id if envelope else None,
-            reason=decision.reason if isinstance(decision, DeadLetter) else None,
-            detail=_detail(decision),
-            delay=decision.delay if isinstance(decision, (Nak, Park)) else None,
-            error=run.error,
-            stream=delivery.stream,
-            sequence=delivery.sequence,
-            subject=delivery.message.subject,
-            emitted_at=envelope.time if envelope else None,
-            trace=envelope.trace.get("traceparent", "") if envelope else "",
-            redrive=run.redrive,
-            tags=envelope.tags if envelope else (),
-        )
-
-
-def _detail(decision: Decision) -> str:
-    match decision:
-        case DeadLetter(detail=detail):
-            return detail
-        case Drop(reason=reason):
-            return reason
-        case _:
-            return ""
-
-
-def _context(envelope: Envelope, run: Run, subscription: Subscription, emit: Emit) -> Context:
-    delivery = run.delivery
-    return Context(
-        event=envelope.event,
-        id=envelope.id,
-        name=envelope.name,
-        version=envelope.version,
-        key=envelope.key,
-        time=envelope.time,
-        source=envelope.source,
-        correlation_id=envelope.correlation_id,
-        causation_id=envelope.causation_id,
-        attempt=run.verdict.attempt,
-        listener=subscription.listener,
-        service=subscription.service,
-        headers=envelope.headers,
-        tags=envelope.tags,
-        trace=envelope.trace,
-        subject=delivery.message.subject,
-        stream=delivery.stream,
-        sequence=delivery.sequence,
-        emit=emit,
-        is_replay=subscription.is_replay,
-    )
+        now, attempts = self._wiring.clock.now(), self._retry.attempts
+        return settled_of(run, decision, outcome, self._subscription, attempts=attempts, now=now)

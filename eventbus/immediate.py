@@ -13,7 +13,6 @@ from eventbus import codec
 from eventbus.calling import failure_of, read_for, scope_of, tell_failed
 from eventbus.correlation import Scope, entered
 from eventbus.delivery import Outcome
-from eventbus.dispatch import Wiring, layers_of
 from eventbus.envelope import Envelope, Message
 from eventbus.errors import CodecError, Discard, SchemaError
 from eventbus.event import Data, Event
@@ -22,6 +21,7 @@ from eventbus.middleware.timeout import Timeout
 from eventbus.stores.base import open_transaction
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import ListenerStarted, Received, Returned, Settled, is_watched
+from eventbus.wiring import Wiring, layers_of
 
 __all__ = ("ImmediateListener",)
 

@@ -10,7 +10,7 @@ from typing import Self, cast
 
 from eventbus.connections import Connection, Connections
 from eventbus.declaring import Declaring
-from eventbus.dispatch import Dispatcher, Wiring
+from eventbus.dispatch import Dispatcher
 from eventbus.drivers.base import Driver, Status
 from eventbus.emission import Choose, Emitter, Publishing
 from eventbus.emitting import Emitting
@@ -25,6 +25,7 @@ from eventbus.scheduler.ticker import tickers
 from eventbus.subscription import (
     Subscription,
 )
+from eventbus.wiring import Wiring
 from eventbus.worker.upkeep import upkeep
 from eventbus.worker.worker import Job, Worker
 

@@ -13,7 +13,7 @@ from eventbus.attempts import History, Verdict, judge
 from eventbus.correlation import Scope, current_scope
 from eventbus.declaration import subscription
 from eventbus.delivery import Outcome, Reason
-from eventbus.dispatch import UNKNOWN_DELAY, UNKNOWN_PATIENCE, Dispatcher, Wiring
+from eventbus.dispatch import Dispatcher
 from eventbus.drivers.base import Features, Receipt
 from eventbus.emission import Emitter, Publishing
 from eventbus.envelope import Envelope, Message
@@ -31,6 +31,7 @@ from eventbus.errors import (
 )
 from eventbus.event import Event, UnknownEvent
 from eventbus.headers import lowered
+from eventbus.judging import UNKNOWN_DELAY, UNKNOWN_PATIENCE
 from eventbus.middleware.base import CallNext, Context, EmitOptions
 from eventbus.registry import Registry
 from eventbus.retry import Retry
@@ -45,6 +46,7 @@ from eventbus.telemetry.signals import (
     Settled,
     Stuck,
 )
+from eventbus.wiring import Wiring
 from tests.unit.conftest import START, FakeDelivery, RecordingDriver, StillClock
 
 SUBJECTS = Subjects()
