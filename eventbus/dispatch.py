@@ -37,6 +37,7 @@ from eventbus.telemetry.signals import (
     Returned,
     Settled,
     Stuck,
+    is_watched,
 )
 from eventbus.wiring import Wiring, gathering_of, layers_of
 
@@ -299,16 +300,13 @@ class Dispatcher:
     async def _run(self, run: Run, envelope: Envelope) -> None:
         one, wiring = self._subscription, self._wiring
         context = context_of(run, envelope, one, wiring.emit)
-        wiring.observe(
-            ListenerStarted(
-                context.name,
-                context.id,
-                one.service,
-                one.listener,
-                context.attempt,
-                context.correlation_id,
+        if is_watched(wiring.observe, ListenerStarted):
+            name, correlation = context.name, context.correlation_id
+            wiring.observe(
+                ListenerStarted(
+                    name, context.id, one.service, one.listener, context.attempt, correlation
+                )
             )
-        )
         run.begun = True
         started = wiring.clock.monotonic()
         try:

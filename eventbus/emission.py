@@ -216,7 +216,7 @@ class Emitter:
 
     def _tell(self, lane: _Lane, envelope: Envelope, receipt: Receipt, started: float) -> None:
         publishing = self._publishing
-        if not is_watched(publishing.observe):
+        if not is_watched(publishing.observe, Emitted):
             return
         publishing.observe(
             Emitted(

@@ -98,7 +98,7 @@ class ImmediateListener:
         await self._run_now(envelope)
 
     async def _run_now(self, envelope: Envelope) -> Exception | None:
-        watched = is_watched(self._wiring.observe)
+        watched = self._is_watched()
         if self._bare is not None and not watched and _asked.get() is None:
             return await self._run_bare(self._bare, envelope)
         return await self._run_watched(envelope)
@@ -116,7 +116,7 @@ class ImmediateListener:
     async def _run_watched(self, envelope: Envelope) -> Exception | None:
         one, wiring = self._subscription, self._wiring
         context = self._context(envelope)
-        watched = is_watched(wiring.observe)
+        watched = self._is_watched()
         if watched:
             self._tell_begun(context)
         started = wiring.clock.monotonic() if watched else 0.0
@@ -170,12 +170,17 @@ class ImmediateListener:
     def _behind(self, envelope: Envelope) -> Scope:
         return scope_of(envelope, f"{self._subscription.durable}:failed")
 
+    def _is_watched(self) -> bool:
+        observe = self._wiring.observe
+        return any(is_watched(observe, one) for one in (Received, ListenerStarted, Settled))
+
     def _tell_begun(self, context: Context) -> None:
         name, service, listener = context.name, context.service, context.listener
         self._wiring.observe(Received(name, service, listener, redelivered=False))
-        self._wiring.observe(
-            ListenerStarted(name, context.id, service, listener, 1, context.correlation_id)
-        )
+        if is_watched(self._wiring.observe, ListenerStarted):
+            self._wiring.observe(
+                ListenerStarted(name, context.id, service, listener, 1, context.correlation_id)
+            )
 
     def _settled(self, context: Context, error: Exception | None, duration: float) -> Settled:
         outcome = Outcome.OK if error is None else Outcome.RAISED

@@ -7,6 +7,8 @@ __all__ = ("ActiveSpan", "active_span", "sampled", "trace_id")
 
 _TRACEPARENT = 55
 """Characters of ``00-<trace id>-<span id>-<flags>``."""
+_ODD = frozenset("13579bdfBDF")
+"""The last digit of flags that have the first one set."""
 
 
 class ActiveSpan(NamedTuple):
@@ -37,7 +39,4 @@ def trace_id(traceparent: str) -> str | None:
 
 def sampled(traceparent: str) -> bool:
     """Tell whether a W3C ``traceparent`` says that its trace is recorded."""
-    try:
-        return bool(int(traceparent[_TRACEPARENT - 2 : _TRACEPARENT], 16) & 1)
-    except ValueError:
-        return False
+    return traceparent[_TRACEPARENT - 1 : _TRACEPARENT] in _ODD

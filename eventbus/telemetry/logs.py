@@ -124,6 +124,8 @@ class LogObserver:
     def __init__(self, service: str = "", *, logger: logging.Logger | None = None) -> None:
         self._service = service
         self._log = logger or logging.getLogger("eventbus")
+        self.takes = frozenset(_LINES)
+        """What it logs a line for."""
 
     def __call__(self, happened: Happened) -> None:
         """Log it, where its level is logged."""
@@ -227,6 +229,8 @@ def _ordered(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
 
 
 def _settled_level(settled: Settled) -> int:
+    if settled.outcome is Outcome.OK:  # nearly all of them
+        return logging.DEBUG
     match settled.outcome:
         case Outcome.DEAD:
             return logging.ERROR

@@ -1,21 +1,21 @@
 """Prometheus metrics: counts what happened, by event name, listener and outcome.
 
-Labels are few-valued: names of declared events and of listeners, never subjects, ids or keys.
-Units are base units. Every series of a pair starts at 0 with its first event, so that a rate
-sees the first increment.
+Every series of a pair starts at 0 with its first event, so that a rate sees the first increment.
+What is counted stands in `eventbus.telemetry.families`.
 """
 
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Info
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 
+from eventbus.clock import Clock, SystemClock
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import Connected, ConsumerRecovered, Disconnected
 from eventbus.errors import EmitUnknown
@@ -28,7 +28,10 @@ from eventbus.telemetry.conditions import (
     StreamMeasured,
 )
 from eventbus.telemetry.context import sampled, trace_id
+from eventbus.telemetry.families import NAMES
+from eventbus.telemetry.multiprocess import SharedTallies, is_multiprocess
 from eventbus.telemetry.outbox import OutboxMeasured, Quarantined, Relayed, RelayRefused
+from eventbus.telemetry.scrape import Scrape
 from eventbus.telemetry.signals import (
     Cancelled,
     EmitFailed,
@@ -40,6 +43,7 @@ from eventbus.telemetry.signals import (
     Stuck,
     TickFailed,
 )
+from eventbus.telemetry.tallies import Spread, Tallies, Tally
 
 __all__ = ("NAMES", "OPENMETRICS", "UNKNOWN", "Metrics")
 
@@ -48,172 +52,71 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 UNKNOWN = "unknown"
 """The event label of a name that isn't declared: anybody can publish any name."""
 
-_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
-_ATTEMPTS = (1, 2, 3, 4, 5, 8, 12, 20)
 _EMIT_OUTCOMES = ("ok", "duplicate", "failed", "unknown")
 _BREAKER = {BreakerState.CLOSED: 0, BreakerState.PROBING: 1, BreakerState.OPEN: 2}
 _FINAL = (Outcome.OK, Outcome.DEAD, Outcome.DROPPED, Outcome.RAISED)
-
-_COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "eventbus_emitted_total": (
-        "Emits: ok, duplicate (stored before), failed (not stored), unknown (no answer)",
-        ("event", "driver", "outcome"),
-    ),
-    "eventbus_received_total": ("Deliveries that came in", ("event", "listener")),
-    "eventbus_redeliveries_total": (
-        "Deliveries that somebody had before",
-        ("event", "listener"),
-    ),
-    "eventbus_processed_total": ("Deliveries settled", ("event", "listener", "outcome")),
-    "eventbus_dead_letters_total": ("Events given up", ("event", "listener", "reason")),
-    "eventbus_redriven_total": (
-        "Events handled again after a redrive, by how that ended",
-        ("listener", "outcome"),
-    ),
-    "eventbus_returned_total": ("Deliveries handed back at a stop", ("listener",)),
-    "eventbus_stuck_total": (
-        "Deliveries that couldn't be settled; the server delivers them again",
-        ("listener",),
-    ),
-    "eventbus_cancelled_total": ("Delayed events cancelled before their time", ()),
-    "eventbus_relayed_total": ("Events of the outbox that the stream has", ("event",)),
-    "eventbus_relay_refused_total": ("Tries of the outbox that were refused", ("event",)),
-    "eventbus_outbox_failed_total": ("Events of the outbox that can't go", ("event",)),
-    "eventbus_ticks_failed_total": ("Ticks of recurring events that couldn't be stored", ()),
-    "eventbus_purged_total": ("Handled events purged to make room", ()),
-    "eventbus_reconnects_total": ("Connections that came back", ()),
-    "eventbus_consumer_recovered_total": ("Pull loops that came back", ("listener",)),
-}
-_HISTOGRAMS: Mapping[str, tuple[str, tuple[str, ...], Sequence[float]]] = {
-    "eventbus_emit_duration_seconds": (
-        "From emit to the receipt",
-        ("event", "driver"),
-        _SECONDS,
-    ),
-    "eventbus_listener_duration_seconds": (
-        "One run of a listener, middleware included",
-        ("event", "listener"),
-        _SECONDS,
-    ),
-    "eventbus_end_to_end_seconds": (
-        "From emit to handled, of events handled",
-        ("event", "listener"),
-        _SECONDS,
-    ),
-    "eventbus_outbox_wait_seconds": (
-        "From emit in a transaction to the stream",
-        ("event",),
-        _SECONDS,
-    ),
-    "eventbus_attempts": ("Attempts that an event took to its end", ("listener",), _ATTEMPTS),
-}
-_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "eventbus_in_flight": ("Deliveries in hand", ("listener",)),
-    "eventbus_consumer_pending": ("Events that wait on the server", ("listener",)),
-    "eventbus_consumer_ack_pending": ("Events delivered and not settled", ("listener",)),
-    "eventbus_consumer_redelivered": ("Of these, delivered more than once", ("listener",)),
-    "eventbus_paused": ("1 while an operator has paused it", ("listener",)),
-    "eventbus_oldest_unread_seconds": ("Age of the oldest event that waits", ("listener",)),
-    "eventbus_breaker_state": ("0 closed, 1 probing, 2 open", ("listener",)),
-    "eventbus_stream_bytes": ("Size of the stream of events", ()),
-    "eventbus_stream_limit_bytes": ("The most it may hold", ()),
-    "eventbus_later_bytes": ("Size of the stream of what waits", ()),
-    "eventbus_later_limit_bytes": ("Size above which nothing more is parked or delayed", ()),
-    "eventbus_outbox_pending": ("Events that wait in the outbox", ()),
-    "eventbus_outbox_oldest_seconds": ("Age of the oldest of them", ()),
-    "eventbus_outbox_quarantined": ("Events set aside in the outbox", ()),
-    "eventbus_unattended_durables": ("Durables with events that nobody asks for", ()),
-    "eventbus_aging_durables": ("Durables with events that will soon be too old", ()),
-    "eventbus_connected": ("1 while the connection stands", ()),
-    "eventbus_loop_lag_seconds": ("Longest delay of the event loop in the last 15 s", ()),
-}
-_PROCESS = (
-    "process_cpu_seconds_total",
-    "process_max_fds",
-    "process_open_fds",
-    "process_resident_memory_bytes",
-    "process_start_time_seconds",
-    "process_virtual_memory_bytes",
-)
-
-NAMES = frozenset(
-    (
-        *_COUNTERS,
-        *_GAUGES,
-        *(f"{name}_{part}" for name in _HISTOGRAMS for part in ("bucket", "count", "sum")),
-        "eventbus_build_info",
-        *_PROCESS,
-    )
-)
-"""Every series that a process exposes; a dashboard or rule that names another one is wrong."""
 
 
 class Metrics:
     """Counts what it is told, in a registry of its own; hand it to services as an observer.
 
-    Several services of one process may share it. All but `exposition` is for the thread of the
-    event loop.
+    Several services of one process may share it. All but `exposition`, and what the registry
+    collects, is for the thread of the event loop: an emit from a thread, and a listener that runs
+    in one, are told of on the loop too.
 
     Args:
         known: Tells whether an event name is declared; others are counted as ``unknown``.
         registry: Where the metrics are registered; one of its own, with those of the process,
             where None.
+        clock: Tells when a series began, and when an exemplar was taken.
+
+    Raises:
+        ValueError: The registry has such metrics already.
     """
 
     def __init__(
-        self, known: Callable[[str], bool], *, registry: CollectorRegistry | None = None
+        self,
+        known: Callable[[str], bool],
+        *,
+        registry: CollectorRegistry | None = None,
+        clock: Clock | None = None,
     ) -> None:
         if registry is None:
             registry = CollectorRegistry()
             ProcessCollector(registry=registry)
         self.registry = registry
         self._known = known
-        counters = {
-            name: Counter(name, text, labels, registry=registry)
-            for name, (text, labels) in _COUNTERS.items()
-        }
-        histograms = {
-            name: Histogram(name, text, labels, buckets=buckets, registry=registry)
-            for name, (text, labels, buckets) in _HISTOGRAMS.items()
-        }
-        gauges = {
-            name: Gauge(name, text, labels, registry=registry)
-            for name, (text, labels) in _GAUGES.items()
-        }
-        self._all = _All(counters, histograms, gauges)
+        kind = SharedTallies if is_multiprocess() else Tallies
+        self._tallies = tallies = kind((clock or SystemClock()).now)
+        registry.register(Scrape(tallies))
         self._emits: dict[tuple[str, str], _Emits] = {}
         self._pairs: dict[tuple[str, str], _Pair] = {}
         self._listeners: dict[str, _Listener] = {}
-        self._connected = gauges["eventbus_connected"]
-        self._reconnects = counters["eventbus_reconnects_total"]
-        self._loop_lag = gauges["eventbus_loop_lag_seconds"]
         # Any: each takes the record that it is filed under.
         self._feeds: dict[type, Callable[[Any], None]] = {
             Received: self._received,
             Settled: self._settled,
             Emitted: self._emitted,
             EmitFailed: self._emit_failed,
-            Cancelled: lambda _: counters["eventbus_cancelled_total"].inc(),
-            TickFailed: lambda _: counters["eventbus_ticks_failed_total"].inc(),
+            Cancelled: lambda _: self._count("eventbus_cancelled_total"),
+            TickFailed: lambda _: self._count("eventbus_ticks_failed_total"),
             Returned: self._returned,
             Stuck: self._stuck,
             Connected: self._connect,
-            Disconnected: self._disconnect,
+            Disconnected: lambda _: self._show(0, "eventbus_connected"),
             ConsumerRecovered: self._recovered,
             BreakerChanged: self._breaker,
             DurableMeasured: self._durable,
             DurablesChecked: self._durables,
-            RoomMade: lambda one: counters["eventbus_purged_total"].inc(one.events),
+            RoomMade: lambda one: self._count("eventbus_purged_total", by=one.events),
             StreamMeasured: self._stream,
             Relayed: self._relayed,
-            RelayRefused: lambda one: (
-                counters["eventbus_relay_refused_total"].labels(one.name).inc()
-            ),
-            Quarantined: lambda one: (
-                counters["eventbus_outbox_failed_total"].labels(one.name).inc()
-            ),
+            RelayRefused: lambda one: self._count("eventbus_relay_refused_total", one.name),
+            Quarantined: lambda one: self._count("eventbus_outbox_failed_total", one.name),
             OutboxMeasured: self._outbox,
         }
+        self.takes = frozenset(self._feeds)
+        """What it counts."""
         Info("eventbus_build", "What runs here", registry=registry).info(
             {"version": _version(), "python": platform.python_version()}
         )
@@ -228,14 +131,13 @@ class Metrics:
         self, listener: str, *, pending: int, ack_pending: int, redelivered: int
     ) -> None:
         """Show what the server says of a listener's durable."""
-        gauges = self._all.gauges
-        gauges["eventbus_consumer_pending"].labels(listener).set(pending)
-        gauges["eventbus_consumer_ack_pending"].labels(listener).set(ack_pending)
-        gauges["eventbus_consumer_redelivered"].labels(listener).set(redelivered)
+        self._show(pending, "eventbus_consumer_pending", listener)
+        self._show(ack_pending, "eventbus_consumer_ack_pending", listener)
+        self._show(redelivered, "eventbus_consumer_redelivered", listener)
 
     def set_loop_lag(self, seconds: float) -> None:
         """Show by how much the event loop is late."""
-        self._loop_lag.set(seconds)
+        self._show(seconds, "eventbus_loop_lag_seconds")
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """Return the metrics and their content type, in what an ``Accept`` header prefers.
@@ -246,192 +148,185 @@ class Metrics:
         return encode(self.registry), content_type
 
     def _received(self, one: Received) -> None:
-        pair = self._pair(one.name, one.listener)
-        pair.received.inc()
+        pair = self._pairs.get((one.name, one.listener)) or self._pair(one.name, one.listener)
+        pair.received.value += 1
         if one.redelivered:
-            pair.redelivered.inc()
-        self._listener(one.listener).in_flight.inc()
+            pair.redelivered.value += 1
+        pair.of_listener.in_flight.value += 1
 
     def _settled(self, one: Settled) -> None:
-        pair, listener = self._pair(one.name, one.listener), self._listener(one.listener)
-        listener.in_flight.dec()
-        pair.outcomes[one.outcome].inc()
-        exemplar = _exemplar(one.trace)
+        pair = self._pairs.get((one.name, one.listener)) or self._pair(one.name, one.listener)
+        listener, outcome = pair.of_listener, one.outcome
+        listener.in_flight.value -= 1
+        pair.outcomes[outcome].value += 1
+        trace = _recorded(one.trace) if one.trace else ""
         if one.duration > 0:
-            pair.duration.observe(one.duration, exemplar)
-        if one.outcome is Outcome.OK and one.end_to_end is not None:
+            pair.duration.add(one.duration, trace)
+        if outcome is Outcome.OK and one.end_to_end is not None:
             # Clocks of two machines differ; a negative time would look like a counter reset.
-            pair.end_to_end.observe(max(0.0, one.end_to_end), exemplar)
+            pair.end_to_end.add(one.end_to_end if one.end_to_end > 0 else 0.0, trace)
         if one.reason is not None:
-            pair.reasons[one.reason].inc()
-        if one.outcome in _FINAL:
-            listener.attempts.observe(one.attempt)
+            pair.reasons[one.reason].value += 1
+        if outcome in _FINAL:
+            listener.attempts.add(one.attempt)
             if one.redrive:
-                listener.redriven[one.outcome].inc()
+                listener.redriven[outcome].value += 1
 
     def _emitted(self, one: Emitted) -> None:
-        emits = self._emits_of(one.name, one.driver)
-        emits.outcomes["duplicate" if one.duplicate else "ok"].inc()
-        emits.duration.observe(one.duration, _exemplar(one.trace))
+        emits = self._emits.get((one.name, one.driver)) or self._emits_of(one.name, one.driver)
+        emits.outcomes["duplicate" if one.duplicate else "ok"].value += 1
+        emits.duration.add(one.duration, _recorded(one.trace) if one.trace else "")
 
     def _emit_failed(self, one: EmitFailed) -> None:
         outcome = "unknown" if isinstance(one.error, EmitUnknown) else "failed"
-        self._emits_of(one.name, one.driver).outcomes[outcome].inc()
+        self._emits_of(one.name, one.driver).outcomes[outcome].value += 1
 
     def _returned(self, one: Returned) -> None:
         listener = self._listener(one.listener)
-        listener.in_flight.dec()
-        listener.returned.inc()
+        listener.in_flight.value -= 1
+        listener.returned.value += 1
 
     def _stuck(self, one: Stuck) -> None:
         listener = self._listener(one.listener)
-        listener.in_flight.dec()
-        listener.stuck.inc()
+        listener.in_flight.value -= 1
+        listener.stuck.value += 1
 
     def _connect(self, one: Connected) -> None:
-        self._connected.set(1)
+        self._show(1, "eventbus_connected")
         if one.again:
-            self._reconnects.inc()
-
-    def _disconnect(self, _: Disconnected) -> None:
-        self._connected.set(0)
+            self._count("eventbus_reconnects_total")
 
     def _recovered(self, one: ConsumerRecovered) -> None:
-        counter = self._all.counters["eventbus_consumer_recovered_total"]
-        counter.labels(one.durable.partition("__")[2] or one.durable).inc()
+        listener = one.durable.partition("__")[2] or one.durable
+        self._count("eventbus_consumer_recovered_total", listener)
 
     def _breaker(self, one: BreakerChanged) -> None:
-        gauge = self._all.gauges["eventbus_breaker_state"].labels(one.listener)
-        gauge.set(_BREAKER[one.state])
+        self._show(_BREAKER[one.state], "eventbus_breaker_state", one.listener)
 
     def _durable(self, one: DurableMeasured) -> None:
-        state, gauges = one.durable, self._all.gauges
+        state = one.durable
         self.set_consumer(
             one.listener,
             pending=state.pending,
             ack_pending=state.unsettled,
             redelivered=state.redelivered,
         )
-        gauges["eventbus_paused"].labels(one.listener).set(state.paused)
-        oldest = gauges["eventbus_oldest_unread_seconds"].labels(one.listener)
-        oldest.set(max(0.0, one.oldest_unread or 0.0))
+        self._show(state.paused, "eventbus_paused", one.listener)
+        oldest = max(0.0, one.oldest_unread or 0.0)
+        self._show(oldest, "eventbus_oldest_unread_seconds", one.listener)
 
     def _durables(self, one: DurablesChecked) -> None:
-        self._all.gauges["eventbus_unattended_durables"].set(len(one.unattended))
-        self._all.gauges["eventbus_aging_durables"].set(len(one.aging))
+        self._show(len(one.unattended), "eventbus_unattended_durables")
+        self._show(len(one.aging), "eventbus_aging_durables")
 
     def _stream(self, one: StreamMeasured) -> None:
         which = "later" if one.later else "stream"
-        self._all.gauges[f"eventbus_{which}_bytes"].set(one.fill.bytes)
-        self._all.gauges[f"eventbus_{which}_limit_bytes"].set(one.fill.limit or math.inf)
+        self._show(one.fill.bytes, f"eventbus_{which}_bytes")
+        self._show(one.fill.limit or math.inf, f"eventbus_{which}_limit_bytes")
 
     def _relayed(self, one: Relayed) -> None:
         # Its name is that of a class of the service that emitted it, so it is bounded.
-        self._all.counters["eventbus_relayed_total"].labels(one.name).inc()
-        waited = self._all.histograms["eventbus_outbox_wait_seconds"].labels(one.name)
-        waited.observe(one.waited, _exemplar(one.trace))
+        self._count("eventbus_relayed_total", one.name)
+        waited = self._tallies.spread("eventbus_outbox_wait_seconds", one.name)
+        waited.add(one.waited, _recorded(one.trace))
 
     def _outbox(self, one: OutboxMeasured) -> None:
-        gauges = self._all.gauges
-        gauges["eventbus_outbox_pending"].set(one.pending)
-        gauges["eventbus_outbox_oldest_seconds"].set(one.oldest)
-        gauges["eventbus_outbox_quarantined"].set(one.quarantined)
+        self._show(one.pending, "eventbus_outbox_pending")
+        self._show(one.oldest, "eventbus_outbox_oldest_seconds")
+        self._show(one.quarantined, "eventbus_outbox_quarantined")
 
-    # Children are looked up once and kept: `labels()` costs more than the increment.
+    def _count(self, name: str, *labels: str, by: float = 1) -> None:
+        self._tallies.tally(name, *labels).value += by
+
+    def _show(self, value: float, name: str, *labels: str) -> None:
+        self._tallies.tally(name, *labels).value = value
+
+    # What an event adds to is looked up once and kept: finding it costs more than adding.
 
     def _pair(self, name: str, listener: str) -> "_Pair":
-        pair = self._pairs.get((name, listener))
+        # An unknown name isn't kept as a key: there is no end of them.
+        event = name if self._known(name) else UNKNOWN
+        pair = self._pairs.get((event, listener))
         if pair is None:
-            # An unknown name isn't kept as a key: there is no end of them.
-            event = name if self._known(name) else UNKNOWN
-            pair = self._pairs.get((event, listener)) or self._all.pair(event, listener)
-            self._pairs[event, listener] = pair
+            of_listener = self._listener(listener)
+            pair = self._pairs[event, listener] = _pair_of(
+                self._tallies, event, listener, of_listener
+            )
         return pair
 
     def _listener(self, listener: str) -> "_Listener":
         found = self._listeners.get(listener)
         if found is None:
-            found = self._listeners[listener] = self._all.listener(listener)
+            found = self._listeners[listener] = _listener_of(self._tallies, listener)
         return found
 
     def _emits_of(self, name: str, driver: str) -> "_Emits":
         # The name of an emit is that of a class, so it is bounded by the code.
         found = self._emits.get((name, driver))
         if found is None:
-            found = self._emits[name, driver] = self._all.emits(name, driver)
+            found = self._emits[name, driver] = _emits_of(self._tallies, name, driver)
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Emits:
-    outcomes: Mapping[str, Counter]
-    duration: Histogram
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    received: Counter
-    redelivered: Counter
-    outcomes: Mapping[Outcome, Counter]
-    reasons: Mapping[Reason, Counter]
-    duration: Histogram
-    end_to_end: Histogram
+    outcomes: Mapping[str, Tally]
+    duration: Spread
 
 
 @dataclass(frozen=True, slots=True)
 class _Listener:
-    in_flight: Gauge
-    attempts: Histogram
-    redriven: Mapping[Outcome, Counter]
-    returned: Counter
-    stuck: Counter
+    in_flight: Tally
+    attempts: Spread
+    redriven: Mapping[str, Tally]
+    returned: Tally
+    stuck: Tally
 
 
 @dataclass(frozen=True, slots=True)
-class _All:
-    """The metrics by name, and the children of one label set together."""
-
-    counters: Mapping[str, Counter]
-    histograms: Mapping[str, Histogram]
-    gauges: Mapping[str, Gauge]
-
-    def emits(self, event: str, driver: str) -> _Emits:
-        emitted = self.counters["eventbus_emitted_total"]
-        return _Emits(
-            outcomes={one: emitted.labels(event, driver, one) for one in _EMIT_OUTCOMES},
-            duration=self.histograms["eventbus_emit_duration_seconds"].labels(event, driver),
-        )
-
-    def pair(self, event: str, listener: str) -> _Pair:
-        counters, histograms = self.counters, self.histograms
-        processed = counters["eventbus_processed_total"]
-        dead = counters["eventbus_dead_letters_total"]
-        return _Pair(
-            received=counters["eventbus_received_total"].labels(event, listener),
-            redelivered=counters["eventbus_redeliveries_total"].labels(event, listener),
-            outcomes={one: processed.labels(event, listener, one.value) for one in Outcome},
-            reasons={one: dead.labels(event, listener, one.value) for one in Reason},
-            duration=histograms["eventbus_listener_duration_seconds"].labels(event, listener),
-            end_to_end=histograms["eventbus_end_to_end_seconds"].labels(event, listener),
-        )
-
-    def listener(self, listener: str) -> _Listener:
-        redriven = self.counters["eventbus_redriven_total"]
-        return _Listener(
-            in_flight=self.gauges["eventbus_in_flight"].labels(listener),
-            attempts=self.histograms["eventbus_attempts"].labels(listener),
-            redriven={one: redriven.labels(listener, one.value) for one in _FINAL},
-            returned=self.counters["eventbus_returned_total"].labels(listener),
-            stuck=self.counters["eventbus_stuck_total"].labels(listener),
-        )
+class _Pair:
+    received: Tally
+    redelivered: Tally
+    outcomes: Mapping[str, Tally]
+    reasons: Mapping[str, Tally]
+    duration: Spread
+    end_to_end: Spread
+    of_listener: _Listener
 
 
-def _exemplar(traceparent: str) -> dict[str, str] | None:
+def _emits_of(tallies: Tallies, event: str, driver: str) -> _Emits:
+    return _Emits(
+        outcomes=tallies.by("eventbus_emitted_total", event, driver, each=_EMIT_OUTCOMES),
+        duration=tallies.spread("eventbus_emit_duration_seconds", event, driver),
+    )
+
+
+def _pair_of(tallies: Tallies, event: str, listener: str, of_listener: _Listener) -> _Pair:
+    pair = event, listener
+    return _Pair(
+        received=tallies.tally("eventbus_received_total", *pair),
+        redelivered=tallies.tally("eventbus_redeliveries_total", *pair),
+        outcomes=tallies.by("eventbus_processed_total", *pair, each=Outcome),
+        reasons=tallies.by("eventbus_dead_letters_total", *pair, each=Reason),
+        duration=tallies.spread("eventbus_listener_duration_seconds", *pair),
+        end_to_end=tallies.spread("eventbus_end_to_end_seconds", *pair),
+        of_listener=of_listener,
+    )
+
+
+def _listener_of(tallies: Tallies, listener: str) -> _Listener:
+    return _Listener(
+        in_flight=tallies.tally("eventbus_in_flight", listener),
+        attempts=tallies.spread("eventbus_attempts", listener),
+        redriven=tallies.by("eventbus_redriven_total", listener, each=_FINAL),
+        returned=tallies.tally("eventbus_returned_total", listener),
+        stuck=tallies.tally("eventbus_stuck_total", listener),
+    )
+
+
+def _recorded(traceparent: str) -> str:
     """Return the trace to show with a measurement; a trace that isn't recorded leads nowhere."""
-    if not traceparent or not sampled(traceparent):
-        return None
-    trace = trace_id(traceparent)
-    return None if trace is None else {"trace_id": trace}
+    return (trace_id(traceparent) or "") if sampled(traceparent) else ""
 
 
 def _version() -> str:

@@ -209,6 +209,8 @@ Happened: TypeAlias = (
     | DriverSignal
 )
 Observer: TypeAlias = Callable[[Happened], None]
+"""Told what happened. One with an attribute ``takes``, a collection of these records' classes, is
+told of no others, and a record that nobody takes isn't made."""
 
 
 class Observers:
@@ -216,29 +218,36 @@ class Observers:
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         self._observers = list(observers)
+        self._takers: dict[type, tuple[Observer, ...]] = {}
+        """Who is told of what, as far as it was asked for."""
 
     def add(self, observer: Observer) -> None:
         """Tell this one too, from now on."""
         self._observers.append(observer)
+        self._takers.clear()
 
     def remove(self, observer: Observer) -> None:
         """Stop telling this one."""
         self._observers.remove(observer)
+        self._takers.clear()
 
-    @property
-    def any(self) -> bool:
-        """Whether there is one to tell."""
-        return bool(self._observers)
+    def takers(self, kind: type) -> tuple[Observer, ...]:
+        """Return those that are told of a kind of record, in the order they were added."""
+        found = self._takers.get(kind)
+        if found is None:
+            told = (one for one in self._observers if kind in getattr(one, "takes", (kind,)))
+            found = self._takers[kind] = tuple(told)
+        return found
 
     def __call__(self, happened: Happened) -> None:
-        """Tell all, in the order they were added."""
-        for observer in tuple(self._observers):  # one may add or remove observers
+        """Tell all that take it, in the order they were added."""
+        for observer in self.takers(type(happened)):
             try:
                 observer(happened)
             except Exception:  # noqa: BLE001 - whatever it is, it must not change what happens
                 _log.exception("observer %r failed on %s", observer, type(happened).__name__)
 
 
-def is_watched(observe: Observer) -> bool:
-    """Tell whether there is anybody to tell; a record that nobody gets needn't be made."""
-    return not isinstance(observe, Observers) or observe.any
+def is_watched(observe: Observer, kind: type) -> bool:
+    """Tell whether anybody takes a kind of record; one that nobody gets needn't be made."""
+    return not isinstance(observe, Observers) or bool(observe.takers(kind))

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from eventbus.telemetry.signals import Happened, Observers, Returned
+from eventbus.telemetry.signals import Happened, Observers, Received, Returned, is_watched
 
 HAPPENED = Returned("user.created", "mail", "send")
 
@@ -57,6 +57,40 @@ def test_an_observer_that_leaves_while_it_is_told_costs_the_next_one_nothing() -
     observers(HAPPENED)
 
     assert told == ["leaving", "staying", "staying"]
+
+
+class _Taking:
+    """An observer that wants records of one kind."""
+
+    takes = (Received,)
+
+    def __init__(self) -> None:
+        self.told: list[Happened] = []
+
+    def __call__(self, happened: Happened) -> None:
+        self.told.append(happened)
+
+
+def test_an_observer_that_says_what_it_takes_is_told_of_nothing_else() -> None:
+    taking, received = _Taking(), Received("user.created", "mail", "send", redelivered=False)
+    observers = Observers([taking])
+
+    observers(HAPPENED)
+    observers(received)
+
+    assert taking.told == [received]
+
+
+def test_a_record_that_nobody_takes_need_not_be_made() -> None:
+    observers = Observers([_Taking()])
+    before = is_watched(observers, Returned)
+
+    observers.add(lambda _: None)
+
+    assert is_watched(observers, Received)
+    assert not before
+    assert is_watched(observers, Returned)
+    assert not is_watched(Observers(), Received)
 
 
 def test_a_record_can_not_be_changed_by_who_is_told() -> None:

@@ -1,6 +1,9 @@
 """Metrics are read as Prometheus reads them: from the exposition."""
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -317,3 +320,45 @@ def test_a_redriven_event_is_counted_by_how_it_ends(metrics):
         for one in (Outcome.OK, Outcome.DEAD, Outcome.DROPPED)
     ]
     assert counts == [1, 1, 0]
+
+
+_WORKER = """
+import sys
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from eventbus.delivery import Outcome
+from eventbus.telemetry.metrics import Metrics
+from eventbus.telemetry.signals import Received, Settled
+
+metrics = Metrics(lambda _: True)
+for _ in range(3):
+    metrics(Received("user.created", "mail", "send", redelivered=False))
+metrics(Settled("user.created", "1", "mail", "send", Outcome.OK, 2, 5, 0.25, 0.5, "c"))
+own = metrics.exposition()[0].decode()
+if sys.argv[1:] == ["read"]:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    print(generate_latest(registry).decode())
+print(own)
+"""
+
+
+def test_processes_that_share_files_are_summed_up_by_the_application(tmp_path) -> None:
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", _WORKER]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+
+    done = subprocess.run(
+        [*command, "read"], env=environment, check=True, capture_output=True, text=True, timeout=60
+    )
+
+    received = 'eventbus_received_total{event="user.created",listener="send"}'
+    taken = 'eventbus_listener_duration_seconds_sum{event="user.created",listener="send"}'
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith(received)] == [
+        f"{received} 6.0",
+        f"{received} 3.0",
+    ]
+    assert [line for line in lines if line.startswith(taken)] == [f"{taken} 0.5", f"{taken} 0.25"]
+    in_flight = [line for line in lines if "eventbus_in_flight{" in line and "pid=" in line]
+    assert [line.rsplit(maxsplit=1)[1] for line in in_flight] == ["2.0", "2.0"]
