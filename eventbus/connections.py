@@ -3,14 +3,14 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self, TypeAlias
-from uuid import uuid4
 
 from typing_extensions import override
 
 from eventbus.clock import Clock
 from eventbus.configuration import DriverConfig
+from eventbus.connection import Connection, connection_of
 from eventbus.drivers.base import (
     Consumer,
     ConsumerSpec,
@@ -29,19 +29,16 @@ from eventbus.drivers.sync import SyncDriver
 from eventbus.drivers.wrappers import Wrapper
 from eventbus.emission import Route
 from eventbus.envelope import Envelope
-from eventbus.errors import DeclarationError, UnknownEventError, UnsupportedError, did_you_mean
+from eventbus.errors import DeclarationError, did_you_mean
 from eventbus.event import EventSpec
 from eventbus.immediate import ImmediateListener
-from eventbus.registry import Registry
-from eventbus.retry import Retry
-from eventbus.subject import is_pattern
 from eventbus.subscription import Subscription
 from eventbus.wiring import Wiring
 
 if TYPE_CHECKING:  # slow to import, and whoever has settings has loaded it
     from eventbus.settings import Settings
 
-__all__ = ("Configured", "Connection", "Connections", "connection_of")
+__all__ = ("Configured", "Connections")
 
 QUEUE = "queue"
 """The name of whatever driver a service keeps its events in."""
@@ -49,28 +46,6 @@ SYNC = "sync"
 
 Configured: TypeAlias = DriverConfig | Driver
 """What a connection's name stands for: a configuration, or a driver that is made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """A driver as a service uses it under a name."""
-
-    name: str
-    driver: Driver
-    settings: "Settings"
-    config: DriverConfig
-
-    @property
-    def route(self) -> Route:
-        """How an emit goes through it."""
-        return Route(self.driver, self.settings.subjects, self.config.run_after)
-
-    @property
-    def retry(self) -> Retry:
-        """The policy of its listeners that declare none."""
-        settings = self.settings
-        attempts = self.config.attempts or settings.retry_attempts
-        return Retry(attempts=attempts, start=settings.retry_delay)
 
 
 class Connections:
@@ -156,9 +131,7 @@ class Connections:
         """
         name = connection_of(one, self._wired(self.default).registry)
         connection = self.default if name is None else self._opened(name)
-        one = _configured(one, connection)
-        _check_order(one, connection)
-        _check_delay(one, connection)
+        one = connection.place(one)
         wiring = self._wired(connection)
         # The one that it stands beside hears the same.
         hears = one.connection is None and not one.beside
@@ -245,7 +218,7 @@ class Connections:
         connection = Connection(
             name, driver, settings or self._settings, config or DriverConfig(driver=driver.name)
         )
-        _check_config(connection)
+        connection.check()
         self._open[name] = connection
         return connection
 
@@ -266,74 +239,6 @@ class Connections:
         if not is_immediate(driver):
             raise DeclarationError("the connection 'sync' must be a driver that runs listeners")
         return driver
-
-
-def connection_of(one: Subscription, registry: Registry) -> str | None:
-    """Return the connection that a listener, else its events, name; None for the default one."""
-    if one.connection is not None:
-        return one.connection
-    names = {_driver_of(event, registry) for event in one.events}
-    return names.pop() if len(names) == 1 else None
-
-
-def _driver_of(event: str, registry: Registry) -> str | None:
-    if is_pattern(event):
-        return None
-    try:
-        spec = registry.resolve(event).event_spec
-    except UnknownEventError:
-        return None
-    return None if spec is None else spec.driver
-
-
-def _configured(one: Subscription, connection: Connection) -> Subscription:
-    config = connection.config
-    retry = one.retry
-    if config.run_once:
-        retry = replace(retry or connection.retry, attempts=1)
-    own, given = one.mode != "work", connection.settings.instance or ""
-    instance = given if one.mode == "fanout" else ""
-    return replace(
-        one,
-        queue=one.queue or config.queue,
-        retry=retry,
-        instance=instance or (uuid4().hex[:12] if own else ""),
-        ends=own and not instance,
-    )
-
-
-def _check_order(one: Subscription, connection: Connection) -> None:
-    if one.ordered and not connection.driver.features.ordered:
-        raise UnsupportedError(
-            driver=connection.driver.name,
-            feature=f"order by key, which listener '{one.listener}' asks for",
-            remedy="drop ordered=True, or use the driver 'jetstream' or 'memory'",
-        )
-
-
-def _check_delay(one: Subscription, connection: Connection) -> None:
-    if one.delay is not None and not connection.driver.features.stores:
-        raise UnsupportedError(
-            driver=connection.driver.name,
-            feature=f"delays, which listener '{one.listener}' asks for",
-            remedy="drop delay=, or use the driver 'memory' or 'jetstream'",
-        )
-
-
-def _check_config(connection: Connection) -> None:
-    """Refuse what a driver can't do when the service starts."""
-    config, features = connection.config, connection.driver.features
-    for wanted, feature, has in (
-        (config.run_after, "run_after", features.delay),
-        ((config.attempts or 1) > 1, "attempts", features.stores),
-        (config.failed_queue, "failed_queue", features.stores),
-    ):
-        if wanted and not has:
-            raise UnsupportedError(
-                driver=connection.driver.name,
-                feature=f"{feature}=, which connection '{connection.name}' asks for",
-                remedy=f"drop {feature}=, or use the driver 'jetstream' or 'memory'",
-            )
 
 
 class _Several(Wrapper):

@@ -16,7 +16,8 @@ from typing_extensions import override
 from eventbus.batch import BatchContext
 from eventbus.classes import AnyListener
 from eventbus.configuration import DriverConfig
-from eventbus.connections import Configured, connection_of
+from eventbus.connection import connection_of
+from eventbus.connections import Configured
 from eventbus.declaration import replayed_from
 from eventbus.dispatching import Named
 from eventbus.drivers.base import Start

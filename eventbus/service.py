@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Self, cast
 
-from eventbus.connections import Connection, Connections
+from eventbus.connection import Connection
+from eventbus.connections import Connections
 from eventbus.declaring import Declaring
 from eventbus.dispatch import Dispatcher
 from eventbus.drivers.base import Driver, Status
