@@ -11,17 +11,16 @@ from typing_extensions import override
 from eventbus.clock import Clock
 from eventbus.configuration import DriverConfig
 from eventbus.connection import Connection, connection_of
+from eventbus.drivers.abilities import Immediate, is_immediate
 from eventbus.drivers.base import (
     Consumer,
     ConsumerSpec,
     Deliver,
     Driver,
     Features,
-    Immediate,
     InOrder,
     Notify,
     Status,
-    is_immediate,
 )
 from eventbus.drivers.choice import DRIVERS, driver_of
 from eventbus.drivers.room import DurableState

@@ -13,7 +13,8 @@ from eventbus import headers as h
 from eventbus.agenda import Agenda
 from eventbus.clock import Clock
 from eventbus.correlation import Handled, Scope, current_scope
-from eventbus.drivers.base import Driver, Receipt, is_immediate
+from eventbus.drivers.abilities import is_immediate
+from eventbus.drivers.base import Driver, Receipt
 from eventbus.drivers.receipt import Scheduled
 from eventbus.duration import Duration
 from eventbus.envelope import Envelope, Message

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar, Unpack, overload
 from typing_extensions import override
 
 from eventbus import codec
-from eventbus.drivers.base import Receipt, keeps_states
+from eventbus.drivers.abilities import keeps_states
+from eventbus.drivers.base import Receipt
 from eventbus.drivers.receipt import Scheduled
 from eventbus.duration import Duration
 from eventbus.emission import Emitter

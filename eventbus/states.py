@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from eventbus import codec
 from eventbus.clock import Clock
-from eventbus.drivers.base import KeepsStates
+from eventbus.drivers.abilities import KeepsStates
 from eventbus.envelope import Message
 from eventbus.event import Event, spec_of
 from eventbus.kinds import StateDeleted, StateEvent

@@ -1,24 +1,20 @@
 """The seam between the bus and a transport: `Driver`, `Consumer`, and what they exchange."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, Self, TypeAlias, runtime_checkable
+from typing import Protocol, Self, TypeAlias
 
-from typing_extensions import TypeIs
-
-from eventbus import headers as h
 from eventbus.attempts import AttemptLog
 from eventbus.delivery import Delivery
 from eventbus.drivers.asking import Asking
 from eventbus.drivers.receipt import Receipt
 from eventbus.drivers.room import DurableState, Room
 from eventbus.drivers.schedules import Schedules
-from eventbus.envelope import Envelope, Message
+from eventbus.envelope import Message
 from eventbus.limits import LimitLog
 from eventbus.parked import ParkedLog
 from eventbus.record import quick
-from eventbus.subject import Subjects
 
 __all__ = (
     "HEADROOM",
@@ -31,19 +27,12 @@ __all__ = (
     "Driver",
     "DriverSignal",
     "Features",
-    "Immediate",
-    "InBulk",
     "InOrder",
-    "KeepsStates",
-    "Local",
     "Notify",
     "Receipt",
     "Start",
     "Status",
     "TopologyChanged",
-    "is_immediate",
-    "is_state",
-    "keeps_states",
 )
 
 HEADROOM = 4096
@@ -190,21 +179,6 @@ class InOrder(Protocol):
         ...
 
 
-class Local(Protocol):
-    """A listener of this process, as an immediate driver runs it: within the emit.
-
-    Both return what the listener raised, and raise nothing but for cancellation.
-    """
-
-    async def handle(self, envelope: Envelope) -> Exception | None:
-        """Run it on an event that was emitted in this process."""
-        ...
-
-    async def receive(self, message: Message) -> Exception | None:
-        """Run it on an event that comes as a message."""
-        ...
-
-
 class Consumer(Protocol):
     """A running consumer: keeps as many deliveries coming as there are free slots.
 
@@ -220,25 +194,6 @@ class Consumer(Protocol):
 
     async def stop(self) -> None:
         """Ask for no more; what still arrives goes back to the server at once."""
-        ...
-
-
-@runtime_checkable
-class InBulk(Protocol):
-    """A driver that also has a faster way for many messages, in their order."""
-
-    @property
-    def bulk(self) -> bool:
-        """Whether the server has it."""
-        ...
-
-    async def publish_in_order(self, messages: Sequence[Message]) -> int:
-        """Store messages in their order; return how many of the first ones surely are stored.
-
-        Those that are stored already under their id count, whatever they hold. Never raises what
-        a server or a line does: what isn't surely stored may be published again, with the same
-        id, and then says why it can't. Cancelling it leaves the outcome unknown.
-        """
         ...
 
 
@@ -399,49 +354,3 @@ class Driver(Protocol):
     def status(self) -> Status:
         """Return what is known now; no I/O, safe to call from any thread."""
         ...
-
-
-class Immediate(Driver, Protocol):
-    """A driver with `Features.immediate`: it knows the listeners themselves."""
-
-    def attach(self, consumer: ConsumerSpec, listener: Local) -> Callable[[], None]:
-        """Run a listener on the events that its consumer names; return what ends that."""
-        ...
-
-    async def hand_over(self, envelope: Envelope) -> Receipt:
-        """Run the listeners of an event, and return once they have ended.
-
-        Raises:
-            Exception: What the one that failed raised; an ExceptionGroup of several.
-        """
-        ...
-
-
-class KeepsStates(Driver, Protocol):
-    """A driver with `Features.states`: it keeps the last state event of each key.
-
-    What reads raises `DriverError` where the server can't say now.
-    """
-
-    async def state(self, name: str, key: str) -> Message | None:
-        """Return the last state event of a key as it was published; None where there is none."""
-        ...
-
-    def states(self, name: str) -> AsyncIterator[Message]:
-        """Yield the last state event of each key."""
-        ...
-
-
-def keeps_states(driver: Driver) -> TypeIs[KeepsStates]:
-    """Tell whether a driver keeps state events."""
-    return driver.features.states
-
-
-def is_state(message: Message, subjects: Subjects) -> bool:
-    """Tell whether a message is a state event on its way to the listeners."""
-    return message.headers.get(h.KIND) == "state" and message.subject.startswith(subjects.prefix)
-
-
-def is_immediate(driver: Driver) -> TypeIs[Immediate]:
-    """Tell whether a driver runs listeners before its publish returns."""
-    return driver.features.immediate

@@ -9,16 +9,9 @@ from typing_extensions import override
 
 from eventbus import headers as h
 from eventbus.attempts import AttemptLog
+from eventbus.drivers.abilities import Local
 from eventbus.drivers.asking import Asking, LocalAsking
-from eventbus.drivers.base import (
-    HEADROOM,
-    Consumer,
-    ConsumerSpec,
-    Deliver,
-    Features,
-    Local,
-    Receipt,
-)
+from eventbus.drivers.base import HEADROOM, Consumer, ConsumerSpec, Deliver, Features, Receipt
 from eventbus.drivers.plain import PlainDriver
 from eventbus.envelope import Envelope, Message
 from eventbus.errors import NoStreamError, PublishError

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from eventbus import headers as h
 from eventbus.agenda import Agenda
 from eventbus.clock import Clock
-from eventbus.drivers.base import Driver, InBulk
+from eventbus.drivers.abilities import InBulk
+from eventbus.drivers.base import Driver
 from eventbus.drivers.receipt import Receipt
 from eventbus.errors import (
     BackpressureError,

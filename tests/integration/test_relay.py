@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventbus import EventService
 from eventbus.clock import SystemClock
-from eventbus.drivers.base import InBulk
+from eventbus.drivers.abilities import InBulk
 from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.embedded import NatsServer
 from eventbus.relay.batch import TRIES, Relaying

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Self
 
 from eventbus.attempts import AttemptLog
+from eventbus.drivers.abilities import is_state
 from eventbus.drivers.asking import Asking
 from eventbus.drivers.base import (
     HEADROOM,
@@ -21,7 +22,6 @@ from eventbus.drivers.base import (
     Notify,
     Receipt,
     Status,
-    is_state,
 )
 from eventbus.drivers.jetstream import api as codes
 from eventbus.drivers.jetstream import bulk

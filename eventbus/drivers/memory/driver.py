@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Self
 
 from eventbus.attempts import AttemptLog
+from eventbus.drivers.abilities import is_state
 from eventbus.drivers.asking import Asking
 from eventbus.drivers.base import (
     HEADROOM,
@@ -20,7 +21,6 @@ from eventbus.drivers.base import (
     Receipt,
     Status,
     TopologyChanged,
-    is_state,
 )
 from eventbus.drivers.memory.broker import DRIVER, MemoryBroker
 from eventbus.drivers.memory.consumer import MemoryConsumer, PinnedConsumer

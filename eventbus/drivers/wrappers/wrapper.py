@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Self, TypeAlias
 
 from eventbus.attempts import AttemptLog
+from eventbus.drivers.abilities import KeepsStates, Local, is_immediate, keeps_states
 from eventbus.drivers.asking import Asking
 from eventbus.drivers.base import (
     HEADROOM,
@@ -14,13 +15,9 @@ from eventbus.drivers.base import (
     Driver,
     Features,
     InOrder,
-    KeepsStates,
-    Local,
     Notify,
     Receipt,
     Status,
-    is_immediate,
-    keeps_states,
 )
 from eventbus.drivers.room import DurableState, Room
 from eventbus.drivers.schedules import Schedules
