@@ -24,8 +24,9 @@ def _jetstream(settings: "Settings", service: str, _clock: Clock) -> Driver:
 
 
 def _memory(settings: "Settings", _service: str, clock: Clock) -> Driver:
-    from eventbus.drivers.memory.broker import Sizes, shared_broker
+    from eventbus.drivers.memory.broker import Sizes
     from eventbus.drivers.memory.driver import MemoryDriver
+    from eventbus.drivers.memory.shared import shared_broker
 
     sizes = Sizes(
         max_bytes=settings.max_bytes,

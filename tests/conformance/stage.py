@@ -16,7 +16,8 @@ from eventbus.delivery import Delivery
 from eventbus.drivers.base import ConsumerSpec, Driver, Receipt
 from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.drivers.memory import MemoryDriver
-from eventbus.drivers.memory.broker import Sizes, shared_broker
+from eventbus.drivers.memory.broker import Sizes
+from eventbus.drivers.memory.shared import shared_broker
 from eventbus.envelope import Message
 from eventbus.testing.clock import VirtualClock
 

@@ -1,10 +1,7 @@
 """`MemoryBroker`: streams, durables, schedules and attempts that drivers of one process share."""
 
-import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeAlias
-from weakref import WeakKeyDictionary
 
 from eventbus import headers as h
 from eventbus.clock import Clock, SystemClock
@@ -28,7 +25,7 @@ from eventbus.errors import (
 from eventbus.limits import LocalLimits
 from eventbus.subject import Subjects, covers, without_covered
 
-__all__ = ("DRIVER", "MemoryBroker", "Sizes", "shared_broker")
+__all__ = ("DRIVER", "MemoryBroker", "Sizes")
 
 DRIVER = "memory"
 MESSAGE_ID = "nats-msg-id"
@@ -394,19 +391,3 @@ class MemoryBroker:
                     f"start={start!r} is no place to start: use 'new', 'all', a sequence from 1, "
                     "or a datetime with a time zone"
                 )
-
-
-_Brokers: TypeAlias = dict[tuple[str, Clock | None], MemoryBroker]
-_shared: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Brokers]" = WeakKeyDictionary()
-
-
-def shared_broker(namespace: str, sizes: Sizes, clock: Clock) -> MemoryBroker:
-    """Return the broker of all services on the running event loop, by namespace and clock.
-
-    The sizes are those of whoever asks first.
-    """
-    brokers = _shared.setdefault(asyncio.get_running_loop(), {})
-    moved = None if isinstance(clock, SystemClock) else clock
-    if (namespace, moved) not in brokers:
-        brokers[namespace, moved] = MemoryBroker(clock, namespace=namespace, sizes=sizes)
-    return brokers[namespace, moved]
