@@ -11,7 +11,7 @@ from eventbus import Event, EventService
 from eventbus.embedded import NatsServer
 from eventbus.settings import Settings
 from tests.cli.shell import cli
-from tests.integration.desk import eventually
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.nats]
 
@@ -48,7 +48,7 @@ class Desk:
             async def ticks() -> bool:
                 return await schedules.read("events-sched.shop.tick.count") is not None
 
-            assert await eventually(ticks, 30)
+            await eventually(ticks, 30)
 
     def __call__(self, *arguments: str) -> tuple[int, str]:
         done = cli(

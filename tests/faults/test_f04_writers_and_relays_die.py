@@ -8,7 +8,8 @@ import pytest
 
 from eventbus.embedded import NatsServer
 from tests.faults.harness.bank import Bank
-from tests.faults.harness.ground import Ground, eventually
+from tests.faults.harness.ground import Ground
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.nats]
 

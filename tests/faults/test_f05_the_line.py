@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from tests.faults.harness.ground import eventually
 from tests.faults.harness.history import What
 from tests.faults.harness.proxy import Proxy
 from tests.faults.harness.stage import Stage
 from tests.faults.harness.step import StepTaken
+from tests.waiting import comes_true
 
 pytestmark = [pytest.mark.faults, pytest.mark.nats]
 
@@ -31,7 +31,7 @@ async def test_f05_a_line_that_is_dead_is_noticed_and_nothing_is_lost(
             async with stage.load(mailer) as load:
                 await load.more(100)
                 getattr(proxy, fault)()
-                noticed = await eventually(isnt_ready, NOTICED_WITHIN)
+                noticed = await comes_true(isnt_ready, NOTICED_WITHIN)
                 proxy.restore()
                 await load.more(100)
             await stage.calm(mailer)

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from eventbus import EmitUnknown
-from tests.faults.harness.ground import eventually
 from tests.faults.harness.history import What
 from tests.faults.harness.proxy import Proxy
 from tests.faults.harness.stage import Stage
 from tests.faults.harness.step import StepTaken
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.nats]
 
@@ -22,7 +22,7 @@ async def test_f06_an_emit_whose_answer_is_lost_is_stored_once(stage: Stage) -> 
             proxy.lose_answers()
             steps = [StepTaken(thread="lost", number=n) for n in range(8)]
             group.create_task(stage.emit(mailer, *steps))
-            assert await eventually(lambda: has_stored(stage, len(steps)))
+            await eventually(lambda: has_stored(stage, len(steps)))
             proxy.restore()
         async with mailer:
             await stage.calm(mailer)

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from eventbus.embedded import NatsServer
-from tests.faults.harness.ground import eventually
 from tests.faults.harness.history import Entry, What
 from tests.faults.harness.stage import Stage
 from tests.faults.harness.step import StepTaken
+from tests.waiting import comes_true
 
 pytestmark = [pytest.mark.faults, pytest.mark.nats]
 
@@ -28,7 +28,7 @@ async def test_f07_a_frozen_server_is_noticed_and_nothing_is_lost(
         async with stage.load(mailer) as load:
             await load.more(100)
             nats_server.pause()
-            noticed = await eventually(isnt_ready, NOTICED_WITHIN)
+            noticed = await comes_true(isnt_ready, NOTICED_WITHIN)
             await asyncio.sleep(1)
             nats_server.resume()
             await load.more(100)

@@ -12,8 +12,9 @@ from eventbus.clock import SystemClock
 from eventbus.embedded import NatsServer
 from eventbus.telemetry.outbox import OutboxMeasured, Relayed
 from tests.faults.harness.bank import Bank, service
-from tests.faults.harness.ground import Ground, eventually
+from tests.faults.harness.ground import Ground
 from tests.faults.harness.step import StepTaken
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from eventbus.telemetry.signals import Happened
@@ -51,7 +52,7 @@ async def test_f12_what_is_committed_goes_while_the_clock_jumps(
             async def measured() -> bool:
                 return any(isinstance(one, OutboxMeasured) for one in told)
 
-            assert await eventually(measured)
+            await eventually(measured)
 
     found = [one.mark for one in await Ground(nats_server.url).stored()]
     assert sorted(found) == sorted(step.mark for step in steps)

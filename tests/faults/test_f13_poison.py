@@ -8,11 +8,11 @@ import pytest
 
 from eventbus import EventService, Retry
 from tests.faults.harness.checker import Letter
-from tests.faults.harness.ground import eventually
 from tests.faults.harness.history import What
 from tests.faults.harness.stage import Stage
 from tests.faults.harness.step import StepTaken
 from tests.faults.harness.worker import Worker
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.nats]
 
@@ -107,7 +107,7 @@ async def buried(stage: Stage) -> Letter:
     async def is_there() -> bool:
         return bool(await stage.ground.letters())
 
-    assert await eventually(is_there, 40), "I1: no dead letter"
+    await eventually(is_there, 40)
     return (await stage.ground.letters())[0]
 
 

@@ -6,10 +6,11 @@ from typing import cast
 import pytest
 
 from eventbus import EventService
-from tests.faults.harness.ground import ApiRefusedError, Ground, eventually
+from tests.faults.harness.ground import ApiRefusedError, Ground
 from tests.faults.harness.history import What
 from tests.faults.harness.stage import Stage
 from tests.faults.harness.step import StepTaken
+from tests.waiting import comes_true, eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.nats]
 
@@ -54,10 +55,10 @@ async def test_f19_a_durable_that_is_deleted_under_load_loses_nothing(stage: Sta
         async with stage.load(mailer) as load:
             for _ in range(3):
                 await load.more(100)
-                assert await eventually(lambda: exists(stage.ground, DURABLE), BACK_WITHIN), GONE
+                await eventually(lambda: exists(stage.ground, DURABLE), BACK_WITHIN)
                 await stage.ground.call(f"CONSUMER.DELETE.{DURABLE}")
             await load.more(100)
-        assert await eventually(lambda: exists(stage.ground, DURABLE), BACK_WITHIN), GONE
+        await eventually(lambda: exists(stage.ground, DURABLE), BACK_WITHIN)
         await stage.calm(mailer)
 
     await stage.check()
@@ -107,11 +108,11 @@ async def test_f19_a_durable_that_somebody_changes_is_put_right_or_told_of(
     async with mailer:
         before = await config(stage.ground)
         await edit(stage.ground, ack_wait=60_000_000_000, max_ack_pending=1)
-        back = await eventually(lambda: is_config(stage.ground, before), BACK_WITHIN)
+        back = await comes_true(lambda: is_config(stage.ground, before), BACK_WITHIN)
         assert back, "the durable stays as somebody changed it"
 
         await edit(stage.ground, filter_subjects=[">"])
-        told = await eventually(lambda: is_told(mailer, "filter_subjects"), BACK_WITHIN)
+        told = await comes_true(lambda: is_told(mailer, "filter_subjects"), BACK_WITHIN)
         assert told, "readiness doesn't tell of a change that it can't undo"
         await edit(stage.ground, filter_subjects=before["filter_subjects"])
         await stage.calm(mailer)

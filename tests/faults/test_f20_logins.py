@@ -10,11 +10,11 @@ import pytest
 
 from eventbus import EventService
 from eventbus.embedded import NatsServer
-from tests.faults.harness.ground import eventually
 from tests.faults.harness.history import What
 from tests.faults.harness.stage import Stage
 from tests.faults.harness.step import StepTaken
 from tests.integration.identities import Operator, user_nkey
+from tests.waiting import comes_true, eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
 
@@ -52,7 +52,7 @@ async def test_f20_a_login_that_is_revoked_for_a_while_is_no_end(tmp_path: Path)
                 async with stage.load(mailer) as load:
                     await load.more(50)
                     server.reload(users('{ user: "mailer", password: "another" }'))
-                    noticed = await eventually(lambda: isnt_ready(mailer), NOTICED_WITHIN)
+                    noticed = await comes_true(lambda: isnt_ready(mailer), NOTICED_WITHIN)
                     problems = await said(mailer, "refused the credentials")
                     server.reload(mailer_may())
                     back = await timed(lambda: is_ready(mailer))
@@ -147,13 +147,13 @@ async def said(events: EventService, words: str) -> bool:
     async def is_said() -> bool:
         return any(words in problem for problem in events.status().problems)
 
-    return await eventually(is_said)
+    return await comes_true(is_said)
 
 
 async def timed(condition: Callable[[], object]) -> float:
     """Return how long it takes until something is so."""
     began = time.monotonic()
-    assert await eventually(condition, 15), "it doesn't come about"  # type: ignore[arg-type]
+    await eventually(condition, 15)  # type: ignore[arg-type]
     return time.monotonic() - began
 
 

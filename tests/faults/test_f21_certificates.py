@@ -10,11 +10,11 @@ import pytest
 from eventbus import EventService
 from eventbus.embedded import NatsServer
 from eventbus.errors import CertificateError
-from tests.faults.harness.ground import eventually
 from tests.faults.harness.history import What
 from tests.faults.harness.pace import pace
 from tests.faults.harness.stage import Stage
 from tests.integration.identities import Authority
+from tests.waiting import comes_true
 
 pytestmark = [pytest.mark.faults, pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
 
@@ -75,7 +75,7 @@ async def test_f21_a_certificate_that_runs_out_is_replaced_without_a_restart(
                 replace(trust, *expired)
                 server.kill()
                 await asyncio.to_thread(server.restart)
-                said = await eventually(lambda: says(mailer, "TLS"))
+                said = await comes_true(lambda: says(mailer, "TLS"))
                 replace(trust, *(Path(one) for one in fresh))
                 began = time.monotonic()
                 await load.more(50)

@@ -1,6 +1,5 @@
 """A topology over a plain nats-py client, and what the tests of it need to look at the server."""
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -92,17 +91,6 @@ def listener(name: str = "welcome", *events: str, **options: object) -> Consumer
         events=events or ("user.created",),
         **options,  # type: ignore[arg-type]
     )
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> bool:
-    """Wait for the server's state, which nothing announces."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not await condition():  # noqa: ASYNC110 - another process's state
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        return False
-    return True
 
 
 def excerpt(config: Table, fields: Sequence[str]) -> Table:

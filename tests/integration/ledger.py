@@ -1,6 +1,5 @@
 """What the tests of the outbox share: a database, an event, and what the stream holds of it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
@@ -11,6 +10,7 @@ from eventbus import Event, EventService
 from eventbus.stores.sql.engine import create_tables, opened, reading
 from eventbus.stores.sql.tables import outbox
 from tests.integration.rig import plain, settings_of
+from tests.waiting import comes_true
 
 __all__ = (
     "Paid",
@@ -103,12 +103,8 @@ async def until(
     condition: Callable[[], Coroutine[None, None, bool]], problem: str, seconds: float = 30
 ) -> None:
     """Wait for what the database or the server shows."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not await condition():  # noqa: ASYNC110 - another process's state
-                await asyncio.sleep(0.02)
-    except TimeoutError as exc:
-        raise AssertionError(problem) from exc
+    if not await comes_true(condition, seconds):
+        raise AssertionError(problem)
 
 
 def session_of(engine: AsyncEngine) -> AsyncSession:

@@ -16,6 +16,7 @@ from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.embedded import NatsServer
 from eventbus.envelope import Message
 from eventbus.settings import Settings
+from tests.faults.harness.pace import patience
 
 SignalT = TypeVar("SignalT", bound=DriverSignal)
 
@@ -42,7 +43,7 @@ class Told:
 
     async def until(self, kind: type[SignalT], count: int = 1, seconds: float = 9) -> SignalT:
         """Return the signal of a kind that is the ``count``-th."""
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * patience()):
             while len(self.of(kind)) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -76,12 +77,12 @@ class Taken:
         self.deliveries.put_nowait(delivery)
 
     async def next(self, seconds: float = 5) -> Delivery:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * patience()):
             return await self.deliveries.get()
 
     async def acked(self, count: int, seconds: float = 8) -> list[str]:
         """Acknowledge ``count`` deliveries and return their ids."""
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * patience()):
             ids: list[str] = []
             while len(ids) < count:
                 delivery = await self.deliveries.get()
@@ -150,7 +151,7 @@ async def put_raw(url: str, lines: bytes) -> None:
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n' + lines + b"PING\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(5 * patience()):
         await reader.readuntil(b"PONG\r\n")
     writer.close()
     with suppress(OSError):

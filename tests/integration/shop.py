@@ -94,7 +94,7 @@ class Shop:
 
     async def until(self, outcome: Outcome, count: int) -> list[Settled]:
         """Wait until so many deliveries have ended like that."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(found := [one for one in self.settled if one.outcome is outcome]) < count:
                 self._changed.clear()
                 await self._changed.wait()

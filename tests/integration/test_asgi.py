@@ -5,7 +5,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +32,7 @@ from eventbus.asgi import (
 from eventbus.embedded import NatsServer
 from eventbus.errors import BackpressureError, ConfigurationError, EmitUnknown, SettingsError
 from eventbus.settings import Settings
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.nats
 
@@ -99,12 +100,6 @@ def bench(settings: Settings) -> Bench:
 async def client(bench: Bench) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(bench.app) as client:
         yield client
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(15):
-        while not await condition():  # noqa: ASYNC110 - the state of a server
-            await asyncio.sleep(0.02)
 
 
 async def test_what_a_request_emits_carries_its_correlation_id_and_its_trace(

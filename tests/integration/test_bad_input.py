@@ -28,9 +28,10 @@ from eventbus.errors import (
     TopologyError,
     UnknownEventError,
 )
-from tests.integration.desk import eventually
+from tests.faults.harness.pace import patience
 from tests.integration.identities import Authority
 from tests.integration.rig import Line, free_port, plain, settings_of, stored_ids
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
 
@@ -60,7 +61,7 @@ class Shop:
         self._more.set()
 
     async def until_given(self, *ids: str, seconds: float = 20) -> None:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * patience()):
             while not set(ids) <= set(self.given):
                 self._more.clear()
                 await self._more.wait()
@@ -259,7 +260,7 @@ async def test_a_message_that_isnt_the_event_is_a_dead_letter_and_the_next_one_i
         async def is_kept() -> bool:
             return (await stranger.stream_info("EVENTS_DLQ")).state.messages == 1
 
-        assert await eventually(is_kept)
+        await eventually(is_kept)
         letter = await stranger.get_last_msg("EVENTS_DLQ", letters)
 
     assert letter.headers is not None
@@ -395,7 +396,7 @@ async def test_a_server_that_is_down_at_the_start_is_waited_for() -> None:
 
     async with asyncio.TaskGroup() as group:
         starting = group.create_task(shop.events.start())
-        assert await eventually(lambda: _says(shop, "Connect call failed"))
+        await eventually(lambda: _says(shop, "Connect call failed"))
         with pytest.raises(NotConnectedError, match="wasn't sent: no connection"):
             await shop.events.emit("user.created", GOOD)
 

@@ -10,8 +10,8 @@ from eventbus.delivery import Outcome
 from eventbus.embedded import NatsServer
 from eventbus.settings import Settings
 from eventbus.telemetry.signals import Happened, Settled
-from tests.integration.desk import eventually
 from tests.integration.shop import OrderPlaced
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.nats]
 
@@ -67,7 +67,7 @@ async def test_events_come_in_lists_and_those_that_fail_come_back_alone(
         async def done() -> bool:
             return len(store.stored) >= TOTAL - 3 and store.ended(Outcome.DEAD) == 3
 
-        assert await eventually(done, 30)
+        await eventually(done, 30)
 
     assert len(store.stored) == len(set(store.stored)) == TOTAL - 3
     assert store.ended(Outcome.RETRY) == 3
@@ -87,7 +87,7 @@ async def test_a_batch_that_a_stop_cuts_off_is_handled_by_the_next_process(
     async def running() -> bool:
         return bool(store.sizes)
 
-    assert await eventually(running, 20)
+    await eventually(running, 20)
     await events.stop(grace=1)
     assert store.settled == []
 
@@ -97,7 +97,7 @@ async def test_a_batch_that_a_stop_cuts_off_is_handled_by_the_next_process(
         async def done() -> bool:
             return store.ended(Outcome.OK) == 20
 
-        assert await eventually(done, 20)
+        await eventually(done, 20)
 
     assert sorted(store.stored) == sorted(f"o-{one}" for one in range(20))
     assert {one.attempt for one in store.settled} == {1}

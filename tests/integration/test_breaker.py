@@ -12,7 +12,7 @@ from eventbus.middleware.breaker import Breaker, BreakerState
 from eventbus.settings import Settings
 from eventbus.telemetry.conditions import BreakerChanged
 from eventbus.telemetry.signals import Happened, Received, Settled
-from tests.integration.desk import eventually
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.nats]
 
@@ -73,11 +73,11 @@ async def test_nothing_burns_while_a_dependency_is_down(
         needs.is_down = True
         await emit(events, *range(TOTAL))
         # The first failure opens it, then three probes fail: more than the attempts there are.
-        assert await eventually(_true(lambda: needs.states.count(BreakerState.OPEN) >= 4), 15)
+        await eventually(_true(lambda: needs.states.count(BreakerState.OPEN) >= 4), 15)
         burnt, ready = needs.runs, events.status().ready
         pulled = sum(isinstance(one, Received) for one in needs.told)
         needs.is_down = False
-        assert await eventually(_true(lambda: len(needs.done) == TOTAL), 20)
+        await eventually(_true(lambda: len(needs.done) == TOTAL), 20)
 
         assert ready
         assert burnt <= 8 + 4
@@ -94,7 +94,7 @@ async def test_a_listener_without_one_gives_up_on_them(nats_server: NatsServer) 
         needs.is_down = True
         await emit(events, *range(20))
 
-        assert await eventually(_true(lambda: needs.ended(Outcome.DEAD) == 20), 15)
+        await eventually(_true(lambda: needs.ended(Outcome.DEAD) == 20), 15)
 
 
 async def test_an_event_that_is_at_fault_itself_becomes_a_dead_letter(
@@ -120,7 +120,7 @@ async def test_an_event_that_is_at_fault_itself_becomes_a_dead_letter(
             await emit(events, *range(20 + len(needs.done), 22 + len(needs.done)))
             return needs.ended(Outcome.DEAD) == 1
 
-        assert await eventually(more, 20)
+        await eventually(more, 20)
 
 
 async def test_a_stop_does_not_wait_for_an_open_breaker(nats_server: NatsServer) -> None:
@@ -129,7 +129,7 @@ async def test_a_stop_does_not_wait_for_an_open_breaker(nats_server: NatsServer)
     breaker = Breaker(on=(ConnectionError,), reset_after=60)
     async with service(nats_server, needs, breaker=breaker) as events:
         await emit(events, 1, 2)
-        assert await eventually(_true(lambda: bool(needs.states)), 5)
+        await eventually(_true(lambda: bool(needs.states)), 5)
 
         began = asyncio.get_running_loop().time()
         await events.stop()

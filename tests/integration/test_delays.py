@@ -15,8 +15,8 @@ from eventbus.drivers.jetstream.streams import negotiated
 from eventbus.embedded import NatsServer
 from eventbus.errors import IdConflictError, UnsupportedError
 from eventbus.telemetry.signals import Cancelled, Emitted, Happened
-from tests.integration.desk import eventually
 from tests.integration.rig import driver_of, plain, settings_of
+from tests.waiting import comes_true, eventually
 
 pytestmark = [pytest.mark.nats]
 
@@ -53,7 +53,7 @@ class Post:
         async def came() -> bool:
             return len(self.got) >= count
 
-        return await eventually(came, seconds)
+        return await comes_true(came, seconds)
 
 
 @asynccontextmanager
@@ -321,7 +321,7 @@ async def test_an_event_that_expired_before_it_came_is_a_dead_letter(
         async def settled() -> bool:
             return taken == [3]
 
-        assert await eventually(settled, 30)
+        await eventually(settled, 30)
         async with plain(nats_server.url) as client:
             state = (await client.jetstream().stream_info("EVENTS_DLQ")).state
 

@@ -15,6 +15,7 @@ from eventbus.stores.sql.engine import opened, reading
 from eventbus.stores.sql.inbox import prune_inbox
 from eventbus.stores.sql.tables import inbox
 from eventbus.telemetry.signals import Happened, Settled
+from tests.faults.harness.pace import patience
 from tests.integration.ledger import Paid, bookings, database, stored, until
 from tests.integration.rig import plain, settings_of
 
@@ -113,7 +114,7 @@ async def test_of_two_runs_at_the_same_time_one_commits(
     seen, both = Seen(), asyncio.Barrier(2)
 
     async def meet(event: Paid, context: Context) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * patience()):
             await both.wait()
         await book(event, context)
 

@@ -53,7 +53,7 @@ class Listening:
         self._given.put_nowait((event, context))
 
     async def given(self) -> tuple[UserCreated, Context]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self._given.get()
 
 
@@ -191,7 +191,7 @@ async def test_what_a_listener_makes_of_a_strangers_event_goes_on_with_its_story
         await mailer.emit(EmailSent(to=event.email))
         sent.set()
 
-    async with mailer, asyncio.timeout(10):
+    async with mailer, asyncio.timeout(30):
         event_id, *_ = await ran(EMIT, tmp_path, nats_server.url, "u-1", "g@example.org")
         await sent.wait()
 

@@ -17,8 +17,8 @@ from eventbus.errors import BackpressureError
 from eventbus.telemetry.conditions import DurablesChecked, RoomShort, Unattended, UnreadAging
 from eventbus.telemetry.signals import Happened
 from eventbus.worker.janitor import Janitor
-from tests.integration.desk import eventually
 from tests.integration.rig import Taken, driver_of, event, hpub, put_raw
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.nats]
 
@@ -240,7 +240,7 @@ async def test_what_waits_for_room_outlives_a_restart_after_a_purge(
         async with taking(driver, other) as taken, taking(driver, one) as held:
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(_acking(taken))
-                assert await eventually(lambda: _cleaned_until(driver, held, 3), 15)
+                await eventually(lambda: _cleaned_until(driver, held, 3), 15)
                 working.cancel()
             ids = [(await held.next()).message.id for _ in range(3)]
     assert ids == ["id-held-0", "id-held-1", "id-held-2"]
@@ -338,5 +338,5 @@ async def test_one_process_has_the_turn_until_it_lets_it_run_out(
         taken = [await first.take(), await first.take(), await second.take()]
 
         assert taken == [True, True, False]
-        assert await eventually(second.take, 5)
+        await eventually(second.take, 5)
         assert not await first.take()

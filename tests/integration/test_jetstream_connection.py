@@ -22,9 +22,9 @@ from eventbus.errors import (
     NotAuthorizedError,
     SettingsError,
 )
-from tests.integration.desk import eventually
 from tests.integration.identities import Authority, Operator, user_nkey
 from tests.integration.rig import Line, Told, driver_of, event, free_port, settings_of
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
 
@@ -97,7 +97,7 @@ async def test_leaving_takes_well_under_a_second_and_leaves_no_connection(
     async with driver_of(nats_server.url):
         started = time.monotonic()
     assert time.monotonic() - started < 0.3
-    assert await eventually(lambda: _is_alone(nats_server))
+    await eventually(lambda: _is_alone(nats_server))
 
 
 async def _is_alone(server: NatsServer) -> bool:

@@ -11,7 +11,6 @@ from eventbus.drivers.jetstream import consumer as consumer_module
 from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.embedded import NatsServer
 from eventbus.envelope import Message
-from tests.integration.desk import eventually
 from tests.integration.rig import (
     Line,
     Taken,
@@ -25,6 +24,7 @@ from tests.integration.rig import (
     plain,
     put_raw,
 )
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
 
@@ -110,7 +110,7 @@ async def test_stopping_waits_until_the_server_has_heard_of_it(nats_server: Nats
 
     async with Line(nats_server) as line, driver_of(line.url) as driver:
         async with consuming(driver, Taken()) as consumer:
-            assert await eventually(lambda: _requests(nats_server, 1))
+            await eventually(lambda: _requests(nats_server, 1))
             line.forth = note
 
             await consumer.stop()
@@ -199,7 +199,7 @@ async def test_a_new_durable_that_is_deleted_before_it_took_anything_replays_not
         for number in range(5):
             await driver.publish(event(number))
         async with consuming(driver, taken), plain(nats_server.url) as client:
-            assert await eventually(lambda: _knows_its_floor(driver))
+            await eventually(lambda: _knows_its_floor(driver))
             await client.jetstream().delete_consumer("EVENTS", "mailer__welcome")
             await told.until(ConsumerRecovered)
 
@@ -240,7 +240,7 @@ async def test_a_durable_that_may_not_be_created_is_a_problem_until_somebody_doe
                 await client.jetstream().delete_consumer("EVENTS", "mailer__welcome")
             assert driver.status().ready
 
-            assert await eventually(lambda: _is_unready(driver))
+            await eventually(lambda: _is_unready(driver))
             problems = driver.status().problems
             await owner.provision([listener()])
             await told.until(ConsumerRecovered)
@@ -315,10 +315,10 @@ async def test_more_than_the_slots_goes_back(nats_server: NatsServer) -> None:
     taken = Taken()
     async with driver_of(nats_server.url) as driver, consuming(driver, taken, listener(slots=2)):
         (consumer,) = driver._consumers.values()
-        assert await eventually(lambda: _requests(nats_server, 1))
+        await eventually(lambda: _requests(nats_server, 1))
         consumer._forget_requests()  # as after a silence: the requests may still be answered
         consumer._wake.set()
-        assert await eventually(lambda: _requests(nats_server, 2))
+        await eventually(lambda: _requests(nats_server, 2))
 
         for number in range(4):
             await driver.publish(event(number))
@@ -376,7 +376,7 @@ async def test_without_permission_to_pull_the_problem_says_so(
     with NatsServer(config=config) as server:
         login = {"nats_user": "mailer", "nats_password": "x"}
         async with driver_of(server.url, **login) as driver, consuming(driver, Taken()):
-            assert await eventually(lambda: _is_unready(driver))
+            await eventually(lambda: _is_unready(driver))
             (problem,) = driver.status().problems
     assert (
         "doesn't let us publish to '$JS.API.CONSUMER.MSG.NEXT.EVENTS.mailer__welcome'" in problem

@@ -11,8 +11,9 @@ from eventbus.drivers.base import Connected, Disconnected
 from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.embedded import NatsServer
 from eventbus.errors import DriverError, EmitUnknown, NotAuthorizedError, SettleError
-from tests.integration.desk import eventually
+from tests.faults.harness.pace import patience
 from tests.integration.rig import Line, Taken, Told, driver_of, event, listener, stored_ids
+from tests.waiting import comes_true, eventually
 
 pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
 
@@ -42,7 +43,7 @@ class Load:
     async def more(self, count: int, seconds: float = 9) -> None:
         """Wait until so many more events are known to be stored."""
         wanted = len(self.stored) + count
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * patience()):
             while len(self.stored) < wanted:
                 self._changed.clear()
                 await self._changed.wait()
@@ -94,7 +95,7 @@ async def until_seen(seen: list[str], wanted: set[str], seconds: float = 9) -> s
     async def complete() -> bool:
         return wanted <= set(seen)
 
-    await eventually(complete, seconds)
+    await comes_true(complete, seconds)
     return wanted - set(seen)
 
 
@@ -261,7 +262,7 @@ async def test_an_ack_waits_for_a_server_that_comes_back(nats_server: NatsServer
             group.create_task(delivery.ack())
             await asyncio.to_thread(nats_server.restart)
 
-        assert await eventually(lambda: _is_done(driver))
+        await eventually(lambda: _is_done(driver))
         await consumer.stop()
 
 
@@ -320,10 +321,10 @@ async def test_a_permission_taken_away_fails_fast_and_comes_back() -> None:
             await driver.publish(event(1))
 
             server.reload(config("events.user.created"))
-            assert await eventually(lambda: _is_refused(driver))
+            await eventually(lambda: _is_refused(driver))
             server.reload(config("none"))
 
-            assert await eventually(lambda: _is_accepted(driver))
+            await eventually(lambda: _is_accepted(driver))
 
 
 async def _is_refused(driver: JetStreamDriver) -> bool:
@@ -370,7 +371,7 @@ async def test_a_login_that_is_revoked_for_a_while_is_no_end() -> None:
         async with driver_of(server.url, told, **login) as driver:
             server.reload(config("changed"))
             await told.until(Disconnected)
-            assert await eventually(lambda: _says(driver, "refused the credentials"))
+            await eventually(lambda: _says(driver, "refused the credentials"))
 
             server.reload(config("right"))
             await told.until(Connected, 2)

@@ -24,8 +24,8 @@ from eventbus.errors import (
     PublishError,
     SubjectError,
 )
-from tests.integration.desk import eventually
 from tests.integration.rig import Line, Told, driver_of, event, plain, stored_ids
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
 
@@ -291,7 +291,7 @@ async def test_a_refusal_after_a_try_without_an_answer_is_no_certainty(
         line.back = lambda data: b"" if b'"seq":1}' in data else data
         async with asyncio.TaskGroup() as group:
             publishing = group.create_task(_error_of(driver.publish(event())))
-            assert await eventually(lambda: _is_stored(nats_server))
+            await eventually(lambda: _is_stored(nats_server))
             answering(line, answer)
 
     unknown = publishing.result()
@@ -460,7 +460,7 @@ async def test_a_scheduled_event_is_published_at_its_time_and_not_before(
         receipt = await driver.schedule(event(5), at=due, holder="events-sched.mailer.id-5")
         before = await stored_ids(nats_server.url)
 
-        assert await eventually(lambda: _is_stored(nats_server), 5)
+        await eventually(lambda: _is_stored(nats_server), 5)
 
         assert receipt.stream == "EVENTS_LATER"
         assert before == []

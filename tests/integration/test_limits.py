@@ -17,7 +17,7 @@ from eventbus.middleware.throttle import Throttle
 from eventbus.middleware.unique import Unique
 from eventbus.settings import Settings
 from eventbus.telemetry.signals import Happened, Settled
-from tests.integration.desk import eventually
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.nats]
 
@@ -69,7 +69,7 @@ async def test_two_processes_share_a_rate(nats_server: NatsServer) -> None:
     log = Log()
     async with processes(nats_server, log, Throttle("5/500ms")) as events:
         await events.emit_many([MailDue(user_id=f"u-{one}") for one in range(20)])
-        assert await eventually(_true(lambda: log.ended(Outcome.OK) == 20), 40)
+        await eventually(_true(lambda: log.ended(Outcome.OK) == 20), 40)
 
     # In every window; a few milliseconds lie between taking a place and beginning.
     busiest = max(sum(at <= one < at + 0.45 for one in log.began) for at in log.began)
@@ -82,7 +82,7 @@ async def test_runs_of_one_key_do_not_overlap_in_two_processes(nats_server: Nats
     layer = WithoutOverlapping(by="user_id", retry_after=0.1)
     async with processes(nats_server, log, layer) as events:
         await events.emit_many([MailDue(user_id="u-1", number=one) for one in range(10)])
-        assert await eventually(_true(lambda: log.ended(Outcome.OK) == 10), 40)
+        await eventually(_true(lambda: log.ended(Outcome.OK) == 10), 40)
 
     assert log.overlaps == 0
     assert [one.attempt for one in log.settled] == [1] * 10
@@ -94,7 +94,7 @@ async def test_one_event_of_a_key_is_handled_and_the_others_are_counted(
     log = Log()
     async with processes(nats_server, log, Unique(for_="1h", by="user_id")) as events:
         await events.emit_many([MailDue(user_id="u-1", number=one) for one in range(6)])
-        assert await eventually(_true(lambda: len(log.settled) == 6), 20)
+        await eventually(_true(lambda: len(log.settled) == 6), 20)
 
     assert (log.ended(Outcome.OK), log.ended(Outcome.DROPPED)) == (1, 5)
 
@@ -116,7 +116,7 @@ async def test_a_record_is_kept_for_its_time_and_changed_over_its_revision(
         async def gone() -> bool:
             return await log.read("mail__send.limit.a") is None
 
-        assert await eventually(gone, 20)
+        await eventually(gone, 20)
         assert await log.write("mail__send.limit.a", b"3", over=0, keep=60) is not None
 
 

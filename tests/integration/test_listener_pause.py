@@ -14,7 +14,7 @@ from eventbus.ops.connect import connected
 from eventbus.settings import Settings
 from eventbus.telemetry.conditions import DurableMeasured
 from eventbus.worker import gauges
-from tests.integration.desk import eventually
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.nats]
 
@@ -81,7 +81,7 @@ async def test_a_paused_listener_gets_nothing_in_any_process_until_it_goes_on(
             ("send", 20, True)
         ]
         assert waiting == []
-        assert await eventually(all_seen, 5)
+        await eventually(all_seen, 5)
 
 
 async def test_a_pause_ends_by_itself(settings: Settings) -> None:
@@ -96,7 +96,7 @@ async def test_a_pause_ends_by_itself(settings: Settings) -> None:
         await one.events.emit(MailDue(number=1))
 
         assert one.seen == []
-        assert await eventually(seen, 5)
+        await eventually(seen, 5)
 
 
 async def test_it_is_ready_while_it_is_paused_and_tells_that_it_is(
@@ -114,7 +114,7 @@ async def test_it_is_ready_while_it_is_paused_and_tells_that_it_is(
         await one.events.emit(MailDue(number=1))
 
         assert until is None
-        assert await eventually(told, 5)
+        await eventually(told, 5)
         await asyncio.sleep(6)  # longer than a silent pull request may be
         assert one.events.status().ready
         assert one.measured[-1].durable.pending == 1

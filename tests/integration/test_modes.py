@@ -15,9 +15,9 @@ from eventbus.embedded import NatsServer
 from eventbus.errors import DeclarationError, TopologyError
 from eventbus.settings import Settings
 from eventbus.telemetry.signals import Happened, Settled
-from tests.integration.desk import eventually
 from tests.integration.rig import plain
 from tests.integration.shop import OrderPlaced
+from tests.waiting import comes_true, eventually
 
 pytestmark = [pytest.mark.nats]
 
@@ -51,7 +51,7 @@ class Process:
         async def done() -> bool:
             return sorted(self.got) == sorted(orders)
 
-        return await eventually(done, 30)
+        return await comes_true(done, 30)
 
     async def emit(self, *orders: str) -> None:
         for one in orders:
@@ -87,7 +87,7 @@ async def test_every_process_gets_every_event(nats_server: NatsServer, mode: str
         async def dead() -> bool:
             return any(each.outcome is Outcome.DEAD for each in two.settled)
 
-        assert await eventually(dead, 30)
+        await eventually(dead, 30)
         assert len(await consumers(nats_server)) == 2
 
     assert two.got == ["o-1"]

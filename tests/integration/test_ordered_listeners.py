@@ -8,6 +8,7 @@ import pytest
 
 from eventbus import Event, EventService, Retry, Settings
 from eventbus.embedded import NatsServer
+from tests.faults.harness.pace import patience
 
 pytestmark = pytest.mark.nats
 KEYS, ROUNDS = 20, 30
@@ -60,7 +61,7 @@ async def test_the_events_of_a_key_stay_in_order_through_retries_and_a_handover(
             await shop.emit_many(boxes)
             if step == ROUNDS // 2:
                 await first.stop(grace=1)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(15 * patience()):
             await ledger.complete.wait()
 
     in_order = list(range(ROUNDS))

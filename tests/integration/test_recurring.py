@@ -12,8 +12,8 @@ from eventbus import Context, Event, EventService
 from eventbus.clock import Clock, SystemClock
 from eventbus.drivers.base import TopologyChanged
 from eventbus.embedded import NatsServer
-from tests.integration.desk import eventually
 from tests.integration.rig import settings_of
+from tests.waiting import comes_true, eventually
 
 pytestmark = [pytest.mark.nats]
 
@@ -57,7 +57,7 @@ class Reader:
         async def came() -> bool:
             return len(self.ticks) >= count
 
-        return await eventually(came, seconds)
+        return await comes_true(came, seconds)
 
 
 @asynccontextmanager
@@ -136,7 +136,7 @@ async def test_what_is_not_declared_any_more_is_reported(nats_server: NatsServer
                 await emitter.driver.schedules.read("events-sched.sweeper.tick.sweep") is not None
             )
 
-        assert await eventually(waits, 30)
+        await eventually(waits, 30)
     without = EventService(
         "sweeper", settings=settings_of(nats_server.url), observers=[told.append]
     )
@@ -145,4 +145,4 @@ async def test_what_is_not_declared_any_more_is_reported(nats_server: NatsServer
         async def reported() -> bool:
             return any(isinstance(one, TopologyChanged) and "sweep" in one.thing for one in told)
 
-        assert await eventually(reported, 30)
+        await eventually(reported, 30)

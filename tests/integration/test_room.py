@@ -10,6 +10,7 @@ from eventbus import BackpressureError, Event, EventService, Receipt
 from eventbus.embedded import NatsServer
 from eventbus.settings import Settings
 from eventbus.telemetry.conditions import RoomMade
+from tests.faults.harness.pace import patience
 
 pytestmark = [pytest.mark.nats]
 
@@ -47,7 +48,7 @@ class Seen:
         self._more.set()
 
     async def until(self, count: int, seconds: float = 30) -> None:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * patience()):
             while len(set(self.numbers)) < count:
                 self._more.clear()
                 await self._more.wait()
@@ -194,7 +195,7 @@ async def until_full(events: EventService, *, begin: int) -> int:
 async def until_held(events: EventService, durable: str, *, begin: int) -> int:
     """Emit until one durable alone holds all the room; return the first number not stored."""
     number = begin
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * patience()):
         while True:
             try:
                 await events.emit(BoxShipped(number=number))

@@ -17,6 +17,7 @@ from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.drivers.jetstream.durables import pin_timeout
 from eventbus.embedded import NatsServer
 from eventbus.worker.heartbeat import BEATS
+from tests.faults.harness.pace import patience
 from tests.integration.rig import Line, driver_of, event, listener, pending, plain
 
 pytestmark = pytest.mark.nats
@@ -132,7 +133,7 @@ class Predecessor:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what a process is given, which announces itself to nobody."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * patience()):
         while not condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.01)
 

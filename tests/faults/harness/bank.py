@@ -1,4 +1,4 @@
-"""Writers and relays as processes that can be killed at any point, and what they have committed.
+"""Writers, relays and listeners as processes that can be killed, and what they have committed.
 
 ``python -m tests.faults.harness.bank`` is the process that forks them: so a new one is there in
 some milliseconds, and many can be killed.
@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Column, MetaData, String, Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eventbus import Context, EventService
+from eventbus import Context, EventService, Retry
 from eventbus.settings import Settings
 from eventbus.stores.sql.engine import create_tables, opened, reading
 from eventbus.stores.sql.tables import outbox
-from tests.faults.harness.ground import eventually
+from tests.faults.harness.ground import ApiRefusedError, Ground
+from tests.faults.harness.history import Entry, FileLedger, History, What
 from tests.faults.harness.step import StepTaken
+from tests.waiting import comes_true, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 __all__ = ("Bank", "bookings", "service")
 
@@ -36,6 +38,10 @@ bookings = Table("bookings", _metadata, Column("mark", String(64), primary_key=T
 effects = Table("effects", _metadata, Column("mark", String(64), nullable=False))
 """What a listener writes; nothing in the table keeps it from writing twice."""
 PATIENCE = 60.0
+DURABLE = "bank__book"
+KILLED = "killed"
+LINES = 40
+"""Of the processes' log, in a message."""
 
 
 def service(server: str, database: str, *, relay: bool) -> EventService:
@@ -57,7 +63,12 @@ class Bank:
     def __init__(self, server: str, database: str, folder: Path) -> None:
         self._given = (server, database)
         self._threads = 0
-        self._log = (folder / "bank.log").open("ab")
+        self._ground = Ground(server)
+        self._ledger = folder / "bank.jsonl"
+        self._told = History()
+        self._told.follow(self._ledger)
+        self._log_file = folder / "bank.log"
+        self._log = self._log_file.open("ab")
         self._forker = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.harness.bank"],
             stdin=subprocess.PIPE,
@@ -101,7 +112,7 @@ class Bank:
             return sorted(await connection.scalars(select(effects.c.mark)))
 
     async def _fork(self, role: str, thread: str) -> int:
-        order = json.dumps([role, *self._given, thread])
+        order = json.dumps([role, *self._given, thread, str(self._ledger)])
         return await asyncio.to_thread(self._ask, order)
 
     def _ask(self, order: str) -> int:
@@ -114,11 +125,20 @@ class Bank:
     async def kill_soon(self, process: int, chance: random.Random) -> None:
         """End a process as a crash would, at a random point of its work."""
         await asyncio.sleep(chance.uniform(0.02, 0.4))
-        os.kill(process, signal.SIGKILL)
+        self.kill(process)
 
     def kill(self, process: int) -> None:
         """End a process as a crash would."""
         os.kill(process, signal.SIGKILL)
+        self._told.write(Entry(What.STOPPED, detail=KILLED, process=process))
+
+    def freeze(self, process: int) -> None:
+        """Stop all of a process, in the middle of whatever it does."""
+        os.kill(process, signal.SIGSTOP)
+
+    def thaw(self, process: int) -> None:
+        """Let a process go on."""
+        os.kill(process, signal.SIGCONT)
 
     async def committed(self) -> list[str]:
         """Return the marks of what was booked."""
@@ -143,6 +163,40 @@ class Bank:
         wanted = len(await self.committed()) + more
         await self._until(self._has(wanted), f"{more} more bookings")
 
+    async def handled(self, marks: "Collection[str]") -> None:
+        """Wait until each of them has an effect, and nothing is on its way to the listener.
+
+        Then none can come again: what a dead listener held is on its way until it is settled.
+        """
+
+        async def all_have_effects() -> bool:
+            if not set(marks) <= set(await self.effects()):
+                return False
+            return not await self._ground.backlog(DURABLE)
+
+        async def missing() -> str:
+            left = sorted(set(marks) - set(await self.effects()))
+            return f"without effect: {left}\n{await self.account(left)}"
+
+        await eventually(all_have_effects, PATIENCE, state=missing)
+
+    async def account(self, marks: "Collection[str]") -> str:
+        """Return all that is known of events: their runs, dead letters, durable, and the log."""
+        self._told.refresh()
+        runs = [one for one in self._told.of(What.BEGUN) if one.mark in marks]
+        killed = {one.process: one.at for one in self._told.of(What.STOPPED)}
+        lines = [
+            f"{one.at:.3f} {one.mark} {one.what} in {one.process}, attempt {one.attempt}"
+            f"{f', killed at {killed[one.process]:.3f}' if one.process in killed else ''}"
+            for one in runs
+        ]
+        letters = [one for one in await self._ground.letters() if one.mark in marks]
+        lines += [f"dead letter: {one.mark} {one.reason} {one.error}" for one in letters]
+        with suppress(ApiRefusedError):
+            lines.append(f"the durable: {await self._ground.durable(DURABLE)}")
+        lines += self._log_file.read_text(errors="replace").splitlines()[-LINES:]
+        return "\n".join(lines)
+
     async def relayed(self) -> None:
         """Wait until nothing waits any more."""
         await self._until(self._is_empty, "an empty outbox")
@@ -165,7 +219,7 @@ class Bank:
         return not await self.waiting()
 
     async def _until(self, condition: "Callable[[], Awaitable[bool]]", wanted: str) -> None:
-        if not await eventually(condition, PATIENCE):
+        if not await comes_true(condition, PATIENCE):
             raise AssertionError(f"I1: no {wanted} within {PATIENCE:g} s")
 
     def close(self) -> None:
@@ -185,22 +239,28 @@ async def _write(events: EventService, thread: str) -> None:
                 await events.emit(step)
 
 
-def _listener(server: str, database: str) -> EventService:
+def _listener(server: str, database: str, ledger: FileLedger) -> EventService:
     events = service(server, database, relay=False)
+    # Whoever is killed all the time has, by chance, the same event in hand five times in a row,
+    # which then is a dead letter, as promised (reason `crash`). Here none may be given up.
+    tireless = Retry(attempts=1000, start=0.1, cap=1.0)
 
-    @events.subscribe(StepTaken, inbox=True, ack_wait=1, concurrency=1, start="all")
+    @events.subscribe(
+        StepTaken, inbox=True, ack_wait=1, concurrency=1, start="all", retry=tireless
+    )
     async def book(event: StepTaken, context: Context) -> None:
+        ledger.write(Entry(What.BEGUN, event.mark, attempt=context.attempt))
         await context.session.execute(insert(effects), {"mark": event.mark})
         await asyncio.sleep(event.seconds)
 
     return events
 
 
-def _become(role: str, server: str, database: str, thread: str) -> None:
+def _become(role: str, server: str, database: str, thread: str, ledger: str) -> None:
     if role == "writer":
         asyncio.run(_write(service(server, database, relay=False), thread))
     elif role == "listener":
-        asyncio.run(_listener(server, database).run())
+        asyncio.run(_listener(server, database, FileLedger(Path(ledger))).run())
     else:
         asyncio.run(service(server, database, relay=True).run())
 

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from typing import cast
 
 from eventbus.embedded import NatsServer
-from tests.faults.harness.ground import ApiRefusedError, Ground, eventually
+from tests.faults.harness.ground import ApiRefusedError, Ground
+from tests.waiting import eventually
 
 __all__ = ("Cluster",)
 
@@ -42,7 +43,7 @@ class Cluster:
             for node in self.nodes.values():
                 self._undo.callback(node.stop)
                 group.create_task(asyncio.to_thread(node.start, 20))
-        assert await eventually(self._works, 20), "the cluster didn't form"
+        await eventually(self._works, 20)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -58,7 +59,7 @@ class Cluster:
             found = str(cast("dict[str, object]", cluster).get("leader", ""))
             return found in NAMES
 
-        assert await eventually(is_led), f"nobody leads {stream}"
+        await eventually(is_led)
         return found
 
     async def step_down(self, stream: str = "EVENTS") -> None:
@@ -80,7 +81,7 @@ class Cluster:
             replicas = [one for cluster in clusters for one in cast("Table", cluster)["replicas"]]
             return all(one.get("current") and not one.get("offline") for one in replicas)
 
-        assert await eventually(is_whole, 20), "the nodes don't agree again"
+        await eventually(is_whole, 20)
 
     async def _works(self) -> bool:
         """Tell whether JetStream answers with all nodes there."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -13,10 +13,10 @@ from nats.aio.msg import Msg
 
 from eventbus import headers as h
 from tests.faults.harness.checker import Letter, Stored
-from tests.faults.harness.pace import pace
 from tests.faults.harness.step import mark_of
+from tests.waiting import eventually
 
-__all__ = ("ApiRefusedError", "Ground", "eventually")
+__all__ = ("ApiRefusedError", "Ground")
 
 STEPS = "events.step.>"
 LETTERS = "events-dlq.>"
@@ -139,7 +139,7 @@ async def _healed(client: Client, stream: str) -> None:
         replicas = cast("list[Table]", cluster.get("replicas", []))
         return all(one.get("current") and not one.get("lag") for one in replicas)
 
-    assert await eventually(is_healed), f"the replicas of {stream} don't agree"
+    await eventually(is_healed)
 
 
 async def _messages(client: Client, subject: str, stream: str) -> AsyncIterator[Msg]:
@@ -197,17 +197,3 @@ def _thread_and_mark(body: bytes) -> tuple[str, str]:
         return str(record["thread"]), mark_of(record["thread"], record["number"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return "", ""
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> bool:
-    """Wait for the server's state, which nothing announces; tell whether it came.
-
-    A busy machine gets longer, see `pace`.
-    """
-    try:
-        async with asyncio.timeout(seconds * pace()):
-            while not await condition():  # noqa: ASYNC110 - another process's state
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        return False
-    return True

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
-from tests.faults.harness.pace import pace
+from tests.faults.harness.pace import patience
 
 __all__ = ("Entry", "FileLedger", "History", "Ledger", "What")
 
@@ -131,9 +131,9 @@ class History:
     async def until(self, condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
         """Wait until the entries are such; raises an AssertionError that says ``what`` if not.
 
-        A busy machine gets longer, see `pace`.
+        A busy machine gets longer, see `patience`.
         """
-        seconds *= pace()
+        seconds *= patience()
         try:
             async with asyncio.timeout(seconds):
                 self.refresh()

@@ -9,7 +9,7 @@ from typing import cast
 from eventbus import Event, EventService, Retry
 from eventbus.settings import Settings
 from tests.faults.harness.checker import Evidence, Measure, violations
-from tests.faults.harness.ground import ApiRefusedError, Ground, eventually
+from tests.faults.harness.ground import ApiRefusedError, Ground
 from tests.faults.harness.history import Entry, History, What
 from tests.faults.harness.load import Load
 from tests.faults.harness.pace import pace
@@ -17,6 +17,7 @@ from tests.faults.harness.profile import bus, schedule
 from tests.faults.harness.step import StepTaken
 from tests.faults.harness.witness import Witness
 from tests.faults.harness.worker import Work, Worker
+from tests.waiting import comes_true
 
 __all__ = ("Stage",)
 
@@ -109,7 +110,7 @@ class Stage:
         async def is_ready() -> bool:
             return events.status().ready
 
-        if not await eventually(is_ready, seconds):
+        if not await comes_true(is_ready, seconds):
             raise AssertionError(f"I8: {events.name} isn't ready: {events.status().problems}")
 
     async def calm(self, events: EventService, seconds: float = CALM) -> None:
@@ -123,7 +124,7 @@ class Stage:
 
     async def drained(self, seconds: float = CALM) -> None:
         """Wait until nothing is on its way to any listener."""
-        if not await eventually(self._is_drained, seconds):
+        if not await comes_true(self._is_drained, seconds):
             left = await self._backlog()
             raise AssertionError(f"I1: after {seconds:g} s there still is a backlog: {left}")
         self.history.refresh()
