@@ -307,6 +307,7 @@ EXTRA_VARIABLES = frozenset(
         "EVENTBUS_AUDIT_DATABASE",
         "EVENTBUS_MAILDIR",
         "EVENTBUS_FOLLOW_UP_AFTER",
+        "EVENTBUS_STATEMENT_EVERY",
     }
 )
 """Variables with our prefix that embedded servers and the example services read themselves."""

@@ -2,11 +2,18 @@
 
 from typing import Annotated
 
-from pydantic import EmailStr, PositiveInt, StringConstraints
+from pydantic import AwareDatetime, EmailStr, NonNegativeInt, PositiveInt, StringConstraints
 
 from eventbus.event import Event
 
-__all__ = ("Currency", "PaymentCompleted", "PaymentFailed", "PaymentId")
+__all__ = (
+    "Currency",
+    "PaymentCompleted",
+    "PaymentFailed",
+    "PaymentId",
+    "StatementDue",
+    "StatementMade",
+)
 
 PaymentId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 """How every event calls a payment."""
@@ -36,3 +43,17 @@ class PaymentFailed(Event, name="payment.failed", key="payment_id"):
     currency: Currency
     reason: str
     order_id: str | None = None
+
+
+class StatementDue(Event, name="statement.due"):
+    """It is time to count the charges; recurs."""
+
+    due: AwareDatetime
+
+
+class StatementMade(Event, name="statement.made"):
+    """How many charges there were."""
+
+    due: AwareDatetime
+    completed: NonNegativeInt
+    failed: NonNegativeInt

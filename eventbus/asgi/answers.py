@@ -12,6 +12,7 @@ from eventbus.errors import (
     IdConflictError,
     InvalidEventError,
     PayloadTooLargeError,
+    StoreError,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def error_handlers() -> "dict[type[Exception], ErrorHandler]":
     - 409: another event is stored under that id.
     - 413: the event is over the server's limit.
     - 422: the body, or the event made of it, doesn't fit; ``problems`` lists each field.
-    - 503 with ``Retry-After``: the bus can't store the event, or nobody knows (`EmitUnknown`).
+    - 503 with ``Retry-After``: the bus, or the database of its outbox, can't store the event, or
+      nobody knows (`EmitUnknown`).
 
     An `HTTPException` keeps its status. What a client sent is never repeated to it.
 
@@ -51,6 +53,7 @@ def error_handlers() -> "dict[type[Exception], ErrorHandler]":
         IdConflictError: _conflict,
         PayloadTooLargeError: _too_large,
         DriverError: _unavailable,
+        StoreError: _unavailable,
         HTTPException: _as_json,
     }
 

@@ -129,8 +129,7 @@ class Batch:
         self._claim.done(row)
         self.published += 1
         waited = (self._clock.now() - row.created_at).total_seconds()
-        trace = row.message.headers.get("traceparent", "")
-        self._observe(Relayed(row.name, _id(row), max(0.0, waited), duplicate, trace))
+        self._observe(Relayed(row.name, _id(row), max(0.0, waited), duplicate, *_story(row)))
 
     def _hold_up(self, row: Row, error: EventBusError) -> bool:
         """Decide what becomes of a row that was refused; tell whether its key waits for it."""
@@ -147,8 +146,7 @@ class Batch:
             self._observe(RelayRefused(row.name, _id(row), error, tries))
             return True
         self._claim.quarantine(row, f"{error} [{error.code}]")
-        trace = row.message.headers.get("traceparent", "")
-        self._observe(Quarantined(row.name, _id(row), error, trace))
+        self._observe(Quarantined(row.name, _id(row), error, *_story(row)))
         return False
 
 
@@ -158,3 +156,9 @@ def _fits(row: Row) -> bool:
 
 def _id(row: Row) -> str:
     return h.unquoted(row.message.headers.get(h.ID, ""))
+
+
+def _story(row: Row) -> tuple[str, str]:
+    """Return what its event belongs to: the trace, and the correlation id."""
+    headers = row.message.headers
+    return headers.get("traceparent", ""), h.unquoted(headers.get(h.CORRELATION_ID, ""))

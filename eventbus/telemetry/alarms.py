@@ -15,6 +15,7 @@ from eventbus.telemetry.conditions import (
     Unattended,
     UnreadAging,
 )
+from eventbus.telemetry.context import trace_id
 from eventbus.telemetry.outbox import Quarantined, Relayed, RelayFailed, RelayRefused
 
 __all__ = ("LINES", "Fields", "Line", "at")
@@ -83,6 +84,8 @@ LINES: Mapping[type, Line] = {
             "event_id": one.id,
             "waited_ms": round(one.waited * 1000, 3),
             "duplicate": one.duplicate,
+            "correlation_id": one.correlation_id or None,
+            "trace_id": trace_id(one.trace),
         },
     ),
     RelayRefused: (
@@ -104,6 +107,8 @@ LINES: Mapping[type, Line] = {
             "event_id": one.id,
             "error_type": error_type(one.error),
             "error_message": str(one.error),
+            "correlation_id": one.correlation_id or None,
+            "trace_id": trace_id(one.trace),
         },
     ),
     RelayFailed: (

@@ -24,6 +24,7 @@ class Relayed:
     duplicate: bool = False
     """A relay that died had published it before."""
     trace: str = ""
+    correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Quarantined:
     id: str
     error: Exception
     trace: str = ""
+    correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

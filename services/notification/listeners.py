@@ -4,7 +4,12 @@ Each mail is emitted as ``email.sent`` once it is delivered. A mail that is refu
 its event a dead letter at once; anything else is tried again. `MailGateway` says which domains
 behave badly here, on purpose.
 
-Settings: ``EVENTBUS_MAILDIR``, the folder of the mails (``.eventbus/maildir``), and
+Each mail has a row in the table of sent mails. The row, ``email.sent`` and the mark that the event
+is handled are stored in one transaction, so each is there once, also where a process is killed
+with the mail just out. The gateway has the event's id, and sends no mail twice.
+
+Settings: ``EVENTBUS_MAILDIR``, the folder of the mails (``.eventbus/maildir``),
+``EVENTBUS_STORE_URL``, the database (``sqlite+aiosqlite:///.eventbus/notification.sqlite3``), and
 ``EVENTBUS_FOLLOW_UP_AFTER``, when the buyer of an order is asked about it (3 days).
 """
 
@@ -20,6 +25,7 @@ from schemas.stock import StockRefused
 from schemas.user import UserCreated, UserUpdated
 from schemas.vendor import VendorStatusChanged
 from services.notification.mails import Mail, MailGateway, MailRefusedError
+from services.notification.sent import Sent, record
 
 __all__ = ("NotificationService", "NotificationSettings")
 
@@ -27,11 +33,15 @@ MAIL = Retry(attempts=5, start=1, cap=300).never(MailRefusedError)
 """For a mail that can wait."""
 URGENT_MAIL = Retry(attempts=8, start=0.5, cap=60).never(MailRefusedError)
 """For a mail about money."""
+LEASE = 3
+"""Seconds without a sign of life after which such a mail is another process's to send."""
 
 
 class NotificationSettings(Settings):
     """Settings of the notification service, beside those of every service."""
 
+    store_url: str = "sqlite+aiosqlite:///.eventbus/notification.sqlite3"
+    """The database of sent mails, inbox and outbox; what is missing of it is made."""
     maildir: Path = Path(".eventbus/maildir")
     """The folder of the mails; made where it is missing."""
     follow_up_after: float = 3 * 86400
@@ -42,24 +52,34 @@ class NotificationService(EventService):
     """Sends mails, and emits ``email.sent`` for each."""
 
     def __init__(self, settings: NotificationSettings | None = None) -> None:
-        super().__init__("notification", settings=settings)
+        super().__init__("notification")
         self._given = settings
         self._gateway = MailGateway()
+        self.resource(Sent(lambda: self.settings.store_url))
         self._follow_up_after = 0.0
-        self.subscribe(UserCreated, self.welcome, retry=MAIL)
-        self.subscribe(UserUpdated, self.profile_changed, retry=MAIL)
-        self.subscribe(VendorStatusChanged, self.vendor_approved, retry=MAIL)
-        self.subscribe(PaymentFailed, self.payment_failed, retry=URGENT_MAIL)
-        self.subscribe(OrderCreated, self.order_received, retry=MAIL)
-        self.subscribe(StockRefused, self.sold_out, retry=MAIL)
+        self.subscribe(UserCreated, self.welcome, retry=MAIL, inbox=True)
+        self.subscribe(UserUpdated, self.profile_changed, retry=MAIL, inbox=True)
+        self.subscribe(VendorStatusChanged, self.vendor_approved, retry=MAIL, inbox=True)
+        self.subscribe(
+            PaymentFailed, self.payment_failed, retry=URGENT_MAIL, ack_wait=LEASE, inbox=True
+        )
+        self.subscribe(OrderCreated, self.order_received, retry=MAIL, inbox=True)
+        self.subscribe(StockRefused, self.sold_out, retry=MAIL, inbox=True)
         self.subscribe(PaymentCompleted, self.plan_follow_up)
-        self.subscribe(FollowUpDue, self.follow_up, retry=MAIL)
+        self.subscribe(FollowUpDue, self.follow_up, retry=MAIL, inbox=True)
+
+    @property
+    @override
+    def settings(self) -> NotificationSettings:
+        """The settings it was given, else those of the environment."""
+        if self._given is None:
+            self._given = NotificationSettings.load()
+        return self._given
 
     @override
     async def start(self) -> None:
-        settings = self._given or NotificationSettings.load()
-        self._follow_up_after = settings.follow_up_after
-        await self._gateway.open(settings.maildir)
+        self._follow_up_after = self.settings.follow_up_after
+        await self._gateway.open(self.settings.maildir)
         await super().start()
 
     async def welcome(self, event: UserCreated, context: Context) -> None:
@@ -113,6 +133,7 @@ class NotificationService(EventService):
 
     async def _send(self, mail: Mail, context: Context) -> None:
         message_id = await self._gateway.deliver(mail, context)
+        await record(context.session, mail, context.id, message_id)
         await context.emit(
             EmailSent(
                 to=mail.to, template=mail.template, subject=mail.subject, message_id=message_id

@@ -18,7 +18,9 @@ __all__ = ("Mail", "MailGateway", "MailRefusedError", "TryAgainError")
 
 SENDER = "Eventbus <no-reply@eventbus.example>"
 FLAKY = "flaky.example"
+SLOW = "slow.example"
 BOUNCING = "bounce.example"
+SLOWNESS = 1.0
 
 _POLICY = policy.default.clone(utf8=True)
 
@@ -45,10 +47,11 @@ class Mail:
 class MailGateway:
     """Delivers into a maildir (``tmp``, ``new``, ``cur``), which any mail reader opens.
 
-    There is no mail server behind it, so two domains behave like troublesome ones:
+    There is no mail server behind it, so three domains behave like troublesome ones:
 
     - ``flaky.example`` greylists: it refuses the first attempt of every mail with
       `TryAgainError`, and accepts the second.
+    - ``slow.example`` answers a second after it has taken a mail.
     - ``bounce.example`` knows nobody: every attempt ends in `MailRefusedError`.
     """
 
@@ -90,6 +93,8 @@ class MailGateway:
         message_id = f"<{name}@eventbus.example>"
         content = _composed(mail, message_id, context).as_bytes()
         await asyncio.to_thread(_write, self._maildir, f"{name}.eventbus", content)
+        if domain == SLOW:
+            await asyncio.sleep(SLOWNESS)
         return message_id
 
 

@@ -106,6 +106,19 @@ def test_the_settings_of_a_service_are_settings(
     assert seconds(ours[name]["stop_grace_period"]) > settings.grace
 
 
+def test_what_a_service_stores_is_in_a_volume(ours: Table) -> None:
+    stores = {
+        name: part["environment"]["EVENTBUS_STORE_URL"]
+        for name, part in ours.items()
+        if "EVENTBUS_STORE_URL" in part["environment"]
+    }
+
+    assert sorted(stores) == ["notification", "payment"]
+    for name, url in stores.items():
+        places = [mount["target"] for mount in ours[name]["volumes"] if mount["type"] == "volume"]
+        assert [one for one in places if url.startswith(f"sqlite+aiosqlite:///{one}/")], name
+
+
 def test_the_services_know_every_node_and_its_password(parts: Table, ours: Table) -> None:
     nodes = {
         name: part for name, part in parts.items() if part.get("image", "").startswith("nats:")

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -20,7 +21,7 @@ from services.audit.listeners import AuditService, AuditSettings
 from services.inventory.listeners import InventoryService, InventorySettings
 from services.notification.listeners import NotificationService, NotificationSettings
 from services.order.app import OrderService
-from services.payment.app import PaymentService
+from services.payment.app import PaymentService, PaymentSettings
 from services.triage.listeners import TriageService
 from services.user.app import UserService
 from services.vendor.app import VendorService
@@ -71,7 +72,7 @@ class Watch:
             if one.outcome is outcome and listener in ("", one.listener)
         ]
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = 45) -> None:
         async with asyncio.timeout(seconds):
             while not condition():
                 self._more.clear()
@@ -83,19 +84,41 @@ class House:
 
     def __init__(self, settings: Settings, folder: Path, **common: object) -> None:
         self._common = {**settings.model_dump(exclude_unset=True), "grace": 5, **common}
+        self._folder = folder
         self.maildir = folder / "mail"
         self.database = folder / "audit" / "audit.sqlite3"
         self.user = UserService(Settings(**self._common))
         self.vendor = VendorService(Settings(**self._common))
         self.order = OrderService(Settings(**self._common))
         self.inventory = InventoryService(InventorySettings(**self._common, opening_stock=10))
-        self.payment = PaymentService(Settings(**self._common))
+        self.payment = self.another_payment()
         self.webhooks = WebhooksService(WebhooksSettings(**self._common, webhook_secret=SECRET))
         self.triage = TriageService(Settings(**self._common))
-        self.notification = NotificationService(
-            NotificationSettings(**self._common, maildir=self.maildir)
-        )
+        self.notification = self.another_notification()
         self.audit = AuditService(AuditSettings(**self._common, audit_database=self.database))
+
+    def another_payment(self, **settings: object) -> PaymentService:
+        """Make another process of the payment service; its statements come in years, if ever."""
+        given = {"store_url": self.store("payment"), "statement_every": 1e9, **settings}
+        return PaymentService(PaymentSettings(**self._common, **given))
+
+    def another_notification(self, **settings: object) -> NotificationService:
+        """Make another process of the notification service."""
+        given = {"store_url": self.store("notification"), "maildir": self.maildir, **settings}
+        return NotificationService(NotificationSettings(**self._common, **given))
+
+    def store(self, service: str) -> str:
+        """Return the URL of a service's database."""
+        return f"sqlite+aiosqlite:///{self.store_file(service)}"
+
+    def store_file(self, service: str) -> Path:
+        """Return the file of a service's database."""
+        return self._folder / "stores" / f"{service}.sqlite3"
+
+    def table(self, service: str, columns: str) -> list[tuple[Any, ...]]:
+        """Return columns of a table in a service's database, as ``a, b FROM c``."""
+        with closing(sqlite3.connect(self.store_file(service))) as database:
+            return list(database.execute(f"SELECT {columns}"))
 
     def mails(self) -> list[Message]:
         return sorted(mailbox.Maildir(self.maildir, create=False), key=lambda one: one["Date"])

@@ -1,6 +1,8 @@
 """Mails: whom they reach, what happens when they can't be sent, and that each is written once."""
 
+import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,8 @@ async def test_each_reason_to_write_has_its_mail_and_tells_that_it_is_sent(
             "Hello,\n\nyour payment p-1 failed: card declined.\n",
         ),
     }
+    rows = house.table("notification", "message_id FROM sent_mails")
+    assert sorted(rows) == sorted((mail["Message-ID"],) for mail in house.mails())
     sent = [row.payload for row in house.rows("name = 'email.sent'")]
     assert sorted(one["template"] for one in sent) == [  # type: ignore[index]
         "payment_failed",
@@ -88,24 +92,52 @@ async def test_each_reason_to_write_has_its_mail_and_tells_that_it_is_sent(
     }
 
 
+async def test_a_run_that_ends_with_the_mail_just_out_leaves_one_mail_and_one_row(
+    house: House, elsewhere: EventService
+) -> None:
+    other = house.another_notification()
+    watch = Watch(other)
+
+    async with running(elsewhere):
+        await house.notification.start()
+        await elsewhere.emit(failed("ada@slow.example"))
+        await until(lambda: bool(os.listdir(house.maildir / "new")))
+        await house.notification.stop(grace=0)
+        before = house.table("notification", "event_id FROM sent_mails")
+        async with running(other):
+            await watch.until(lambda: bool(watch.ended(Outcome.OK)))
+
+    [mail] = house.mails()
+    assert before == []
+    assert house.table("notification", "event_id, recipient FROM sent_mails") == [
+        (mail["X-Event-ID"], "ada@slow.example")
+    ]
+    assert house.table("notification", "count(*) FROM eventbus_inbox") == [(1,)]
+
+
 async def test_the_buyer_of_a_paid_order_is_asked_about_it_later_and_once(
     house: House, elsewhere: EventService
 ) -> None:
-    house.notification._given = NotificationSettings(
-        nats_url=elsewhere.settings.nats_url, maildir=house.maildir, follow_up_after=1
-    )
-    watch = Watch(house.notification)
+    notification = house.another_notification(follow_up_after=1)
+    watch = Watch(notification)
     paid = PaymentCompleted(
         payment_id="p-1", email="ada@example.org", amount=1250, currency="EUR", order_id="o-1"
     )
 
-    async with running(house.notification, elsewhere):
+    async with running(notification, elsewhere):
         for payment in (paid, paid, paid.model_copy(update={"order_id": None})):
             await elsewhere.emit(payment)
         await watch.until(lambda: len(watch.settled) == 4)
 
     assert [mail["Subject"] for mail in house.mails()] == ["How do you like it?"]
     assert len(watch.ended(Outcome.DROPPED, "plan_follow_up")) == 1
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what is on disk."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - a folder tells nobody
+            await asyncio.sleep(0.01)
 
 
 async def test_a_vendor_that_isnt_approved_gets_no_mail(
@@ -155,9 +187,10 @@ async def test_a_mail_that_is_refused_for_good_is_a_dead_letter_at_once(
 
 
 async def handled(url: str, maildir: Path, namespace: str) -> None:
-    """Let one event be handled; in another namespace, it is handled once more."""
+    """Let one event be handled; in another namespace, with another inbox, it is once more."""
     common = {"nats_url": url, "namespace": namespace}
-    service = NotificationService(NotificationSettings(**common, maildir=maildir))
+    store = f"sqlite+aiosqlite:///{maildir.parent}/{namespace}.sqlite3"
+    service = NotificationService(NotificationSettings(**common, maildir=maildir, store_url=store))
     elsewhere = EventService("elsewhere", settings=Settings(**common))
     watch = Watch(service)
     async with running(service, elsewhere):
@@ -212,14 +245,17 @@ async def test_it_doesnt_start_where_it_cant_write(
         await NotificationService(settings).start()
 
 
-async def test_it_reads_the_maildir_when_it_starts(
+async def test_it_reads_where_its_mails_and_rows_go_when_it_starts(
     nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = NotificationService()
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EVENTBUS_NATS_URL", nats_server.url)
     monkeypatch.setenv("EVENTBUS_MAILDIR", str(tmp_path / "a" / "mail"))
 
     async with service:
         made = sorted(os.listdir(tmp_path / "a" / "mail"))
+        database = (tmp_path / ".eventbus" / "notification.sqlite3").is_file()
 
     assert made == ["cur", "new", "tmp"]
+    assert database

@@ -26,6 +26,8 @@ def test_these_are_the_events() -> None:
         "push.received",
         "release.changed",
         "release.published",
+        "statement.due",
+        "statement.made",
         "stock.refused",
         "stock.released",
         "stock.reserved",
