@@ -108,6 +108,7 @@ def subscription(
         ordered=_ordered(name, options),
         on_failure=_on_failure(name, options),
         inbox=_inbox(name, options),
+        atomic=_atomic(name, options),
         mode=mode_of(name, options),
         batch=batch,
         batch_handler=many,
@@ -137,8 +138,8 @@ def _with_defaults(
     return cast("ListenerOptions[EventT]", {**defaults, **options})
 
 
-def replayed_from(one: Subscription, start: Start) -> Subscription:
-    """Return a listener as a replay works it.
+def replayed_from(one: Subscription, start: Start, *, again: bool = False) -> Subscription:
+    """Return a listener as a replay works it; ``again`` also where it is marked as handled.
 
     Raises:
         DeclarationError: ``start`` is no place to start from, or "new".
@@ -154,7 +155,8 @@ def replayed_from(one: Subscription, start: Start) -> Subscription:
         instance=f"replay_{uuid4().hex[:12]}",
         mode="work",
         ends=True,
-        is_replay=True,
+        replays=one.durable,
+        again=again,
         concurrency=1 if one.ordered else one.concurrency,
         ordered=False,
         on_failure="skip",
@@ -259,6 +261,23 @@ def _inbox(listener: str, options: Mapping[str, object]) -> Inbox | None:
             "contradicts; drop one of them"
         )
     return ("kv" if chosen == "kv" else "sql") if chosen else None
+
+
+def _atomic(listener: str, options: Mapping[str, object]) -> bool:
+    atomic = options.get("atomic", False)
+    if type(atomic) is not bool:
+        raise DeclarationError(f"listener '{listener}': atomic={atomic!r} must be True or False")
+    if atomic and options.get("inbox"):
+        raise DeclarationError(
+            f"listener '{listener}' has inbox= and atomic=True: the mark is in the database, or "
+            "in the stream with what it emits; choose one"
+        )
+    if atomic and (options.get("batch") is not None or options.get("mode", "work") != "work"):
+        raise DeclarationError(
+            f"listener '{listener}': atomic=True marks each event once for all processes, which "
+            "batch= and mode= contradict; drop one of them"
+        )
+    return atomic
 
 
 def _start(listener: str, start: Start) -> Start:

@@ -210,7 +210,14 @@ class Declaring(Parts):
         if delete and not placed.ends:
             await self._lifecycle.delete(placed)
 
-    async def replay(self, listener: Named, start: Start, *, until: datetime | None = None) -> int:
+    async def replay(
+        self,
+        listener: Named,
+        start: Start,
+        *,
+        until: datetime | None = None,
+        again: bool = False,
+    ) -> int:
         """Hand events to a listener again that it has had; return how many, once all are done.
 
         They come through a durable of the replay's own, so the listener's position stays what it
@@ -222,6 +229,8 @@ class Declaring(Parts):
             listener: Its name, its function, or what ``await subscribe`` returned.
             start: ``"all"``, a time with its zone, or a stream sequence.
             until: Only what was stored before; up to now where None.
+            again: Where the listener has an inbox or is atomic, handle also what is marked as
+                handled: the effects happen once more, and once in this replay.
 
         Raises:
             DeclarationError: There is no such listener here, or nothing to replay from.
@@ -234,7 +243,7 @@ class Declaring(Parts):
             raise NotConnectedError(
                 f"listener '{one.listener}' isn't working here; start its service before a replay"
             )
-        replayed = replayed_from(replace(placed, left_to={}), start)
+        replayed = replayed_from(replace(placed, left_to={}), start, again=again)
         self._connections.lend(replayed, placed)
         return await self._lifecycle.replay(replayed, until)
 

@@ -30,19 +30,14 @@ from eventbus.errors import (
 )
 from eventbus.event import Event
 from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions, chain_emit
-from eventbus.stores.base import open_transaction, outside_transactions
+from eventbus.stores.base import Transaction, open_transaction, outside_transactions
 from eventbus.subject import Subjects
 from eventbus.telemetry.signals import Cancelled, EmitFailed, Emitted, Observer, is_watched
 
-__all__ = ("IN_OUTBOX", "Choose", "Emitter", "Publishing", "Route")
+__all__ = ("Choose", "Emitter", "Publishing", "Route")
 
 AT_ONCE = 512
 """How many of a lot of emits wait for the server at once."""
-IN_OUTBOX = "outbox"
-"""What receipts and metrics call the driver of an event that waits in a transaction."""
-OUTBOX = "eventbus_outbox"
-"""The table that it waits in."""
-
 
 Choose: TypeAlias = Callable[[Event], str]
 """Names the driver of an event that doesn't name one itself."""
@@ -188,7 +183,7 @@ class Emitter:
             raise
         if repeated is not None:
             self._unresolved.pop(id(event), None)
-        self._tell(lane, envelope, receipt, started)
+        self._emitted(lane, envelope, receipt, started)
         return receipt
 
     async def _direct(self, lane: _Lane, envelope: Envelope) -> Receipt:
@@ -215,6 +210,14 @@ class Emitter:
         else:
             self._tell(lane, envelope, receipt, started)
 
+    def _emitted(self, lane: _Lane, envelope: Envelope, receipt: Receipt, started: float) -> None:
+        """Tell of an emit, or have that done once it is stored."""
+        transaction = open_transaction() if receipt.pending else None
+        if transaction is None:
+            self._tell(lane, envelope, receipt, started)
+        else:
+            transaction.tell(partial(self._tell, lane, envelope, receipt, started))
+
     def _tell(self, lane: _Lane, envelope: Envelope, receipt: Receipt, started: float) -> None:
         publishing = self._publishing
         if not is_watched(publishing.observe, Emitted):
@@ -223,7 +226,7 @@ class Emitter:
             Emitted(
                 envelope.name,
                 envelope.id,
-                IN_OUTBOX if receipt.pending else lane.driver.name,
+                receipt.driver if receipt.pending else lane.driver.name,
                 envelope.correlation_id,
                 publishing.clock.monotonic() - started,
                 len(envelope.body),
@@ -373,9 +376,10 @@ class Emitter:
         message = codec.encode(envelope, route.subjects.prefix + envelope.name)
         transaction = open_transaction()
         if transaction is not None:
-            self._check_relayed(route, envelope)
-            row = await transaction.add(message, publish_at=envelope.due)
-            receipt = Receipt(envelope.id, OUTBOX, row, driver=IN_OUTBOX, pending=True)
+            self._check_carried(transaction, route, envelope)
+            place = await transaction.add(message, publish_at=envelope.due)
+            carrier, table = transaction.carrier, transaction.table
+            receipt = Receipt(envelope.id, table, place, driver=carrier, pending=True)
         elif envelope.due is not None:
             receipt = await Agenda(route.driver, route.subjects).add(message, at=envelope.due)
         else:
@@ -383,12 +387,12 @@ class Emitter:
         trace = envelope.trace.get("traceparent", "") if envelope.trace else ""
         return replace(receipt, trace=trace) if trace else receipt
 
-    def _check_relayed(self, route: Route, envelope: Envelope) -> None:
-        """Refuse what a relay would take elsewhere: it knows the service's own driver alone."""
-        if route.driver is not self._publishing.driver:
+    def _check_carried(self, transaction: Transaction, route: Route, envelope: Envelope) -> None:
+        """Refuse what would go elsewhere: all that is in a transaction goes through one driver."""
+        if route.driver is not (transaction.driver or self._publishing.driver):
             raise DeclarationError(
-                f"'{envelope.name}' goes through driver '{route.driver.name}', and the outbox "
-                f"through '{self._publishing.driver.name}' alone; emit it outside of the "
+                f"'{envelope.name}' goes through driver '{route.driver.name}', and what is in "
+                f"'{transaction.table}' through another one alone; emit it outside of the "
                 "transaction, or with immediate=True"
             )
 

@@ -61,11 +61,15 @@ class Inboxes:
             SettingsError: The database isn't one that the stores work with.
         """
         if one.inbox == "kv":
-            return Marks(self._settings.max_age)
+            return Marks(self._settings.max_age, one.place, again=one.durable if one.again else "")
         from eventbus.stores.sql.inbox import SqlInbox
 
         inbox = SqlInbox(
-            self._opened(), one.durable, take_part=self._transaction, clock=self._clock
+            self._opened(),
+            one.place,
+            take_part=self._transaction,
+            clock=self._clock,
+            again=one.durable if one.again else "",
         )
 
         async def handle_once(context: Context, call_next: CallNext) -> None:

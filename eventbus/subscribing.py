@@ -94,6 +94,11 @@ class ListenerOptions(TypedDict, Generic[EventT], total=False):
     happens exactly once, and what it emits goes with it, through the outbox, which the service
     relays. ``"kv"`` marks events on the server instead, after the run: most redeliveries are
     skipped, but a crash between the run and the mark repeats it."""
+    atomic: bool
+    """For a listener that only emits: what it emits and the mark that the event is handled are
+    stored together once it has returned, or not at all. So each of its emits is in the stream
+    exactly once, whatever crashes when. Receipts are ``pending`` in it; at most 999 emits in one
+    run, none of them delayed, a state, or through another driver."""
     failed: FailedHook[EventT]
     """Called once an event has become a dead letter, after its last attempt or without one, and
     not where it couldn't be read. The letter is stored by then. At least once: a crash before the

@@ -96,12 +96,15 @@ class Subscription:
     """Tells the durables of one listener apart that processes, or replays, have of their own."""
     ends: bool = False
     """Its durable is deleted once it isn't worked any more."""
-    is_replay: bool = False
-    """It hands out again what its durable has had; that one isn't touched."""
+    replays: str = ""
+    """The durable whose events it hands out again; that one isn't touched."""
+    again: bool = False
+    """A replay that hands out also what is marked as handled."""
     batch: Batch | None = None
     batch_handler: BatchHandler | None = None
     """Set where ``batch`` is; ``handler`` gives it one event then."""
     inbox: Inbox | None = None
+    atomic: bool = False
     priority: Priority = "normal"
     """Its weight where it shares places with others; that of its events."""
     beside: str = ""
@@ -122,9 +125,14 @@ class Subscription:
         return f"{self.group}__{self.instance}" if self.instance else self.group
 
     @property
+    def is_replay(self) -> bool:
+        """Whether it hands out again what another durable has had."""
+        return bool(self.replays)
+
+    @property
     def place(self) -> str:
-        """What tells its runs from others in the ids of what it emits; a replay is the same run."""
-        return self.group if self.is_replay else self.durable
+        """What tells its runs from others in marks and the ids of emits; a replay's are the same."""
+        return self.replays or self.durable
 
     @property
     def _kept(self) -> float | None:

@@ -3,11 +3,15 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from eventbus.clock import Clock
+from eventbus.drivers.atomic import is_atomic
 from eventbus.drivers.base import Driver
+from eventbus.errors import UnsupportedError
 from eventbus.gathering import Gathering
 from eventbus.limits import Limits
+from eventbus.middleware.atomic import Together
 from eventbus.middleware.base import Emit, Middleware
 from eventbus.middleware.limit import Layer, Limit
 from eventbus.middleware.quick import Quick
@@ -47,7 +51,8 @@ def layers_of(one: Subscription, wiring: Wiring) -> list[Middleware]:
 
     Raises:
         DeclarationError: A limit goes by a field that an event of the listener doesn't have.
-        UnsupportedError: It has a limit, and the driver no place to keep it.
+        UnsupportedError: It has a limit, and the driver no place to keep it; or it is atomic, and
+            the driver isn't.
     """
     retry = one.retries(wiring.retry)
     layers: list[Layer] = [Timeout(_limit(one)), *wiring.middleware]
@@ -56,7 +61,21 @@ def layers_of(one: Subscription, wiring: Wiring) -> list[Middleware]:
     layers.extend(one.middleware)
     if one.inbox is not None and wiring.inbox is not None:
         layers.append(wiring.inbox(one))  # innermost: each run is a transaction of its own
+    if one.atomic:
+        layers.append(_together(one, wiring))
     return [_bound(layer, one, wiring) for layer in layers]
+
+
+def _together(one: Subscription, wiring: Wiring) -> Together:
+    driver = wiring.driver
+    if not is_atomic(driver):
+        raise UnsupportedError(
+            driver=driver.name,
+            feature=f"atomic batch, which listener '{one.listener}' asks for",
+            remedy="drop atomic=True, or use the driver 'jetstream' or 'memory'",
+        )
+    place = partial(wiring.subjects.inbox, one.service, one.listener)
+    return Together(driver, place, one.durable, again=one.again)
 
 
 def _limit(one: Subscription) -> float:

@@ -62,6 +62,8 @@ class Features:
     """Listeners run before the publish returns, and what they raise is raised there."""
     states: bool = False
     """The last state event of each key is kept, and can be read."""
+    atomic: bool = False
+    """It stores a listener's mark and what it emits together, or nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,4 +36,5 @@ class Receipt:
     """Of a delayed event: where it waits. None where it doesn't, any more or at all."""
     pending: bool = False
     """It waits in the caller's transaction, as row ``sequence`` of table ``stream``: the event goes
-    when that commits, and never if it rolls back. A delayed one can be cancelled by its id then."""
+    when that commits, and never if it rolls back. A delayed one can be cancelled by its id then.
+    In the run of an ``atomic`` listener it waits for the run's end, in the same way."""

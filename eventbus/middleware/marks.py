@@ -1,5 +1,7 @@
 """`Marks`: an inbox for listeners without a database, in what the driver keeps for limits."""
 
+from dataclasses import replace
+
 from typing_extensions import override
 
 from eventbus.errors import AlreadyHandled
@@ -18,19 +20,26 @@ class Marks(Limit):
 
     Args:
         keep: Seconds for which a mark is kept, at least.
+        durable: The listener's.
+        again: The durable of a replay that handles also what is marked, each once.
     """
 
-    def __init__(self, keep: float) -> None:
+    def __init__(self, keep: float, durable: str, *, again: str = "") -> None:
         self.by = None
         self._keep = keep
+        self._durable = durable
+        self._run = again.encode() or b"1"
+        self._again = bool(again)
 
     @override
     def bind(self, limits: Limits) -> Middleware:
         async def skip_marked(context: Context, call_next: CallNext) -> None:
-            place = limits.place("inbox", context.id)
-            if await limits.log.read(place) is not None:
+            place = replace(limits, durable=self._durable).place("inbox", context.id)
+            found = await limits.log.read(place)
+            if found is not None and (not self._again or found.body == self._run):
                 raise AlreadyHandled
             await call_next(context)
-            await limits.log.write(place, b"1", over=0, keep=self._keep)
+            over = 0 if found is None else found.revision
+            await limits.log.write(place, self._run, over=over, keep=self._keep)
 
         return skip_marked

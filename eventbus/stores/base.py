@@ -12,6 +12,7 @@ from eventbus import headers as h
 from eventbus.envelope import Message
 
 __all__ = (
+    "IN_OUTBOX",
     "Claim",
     "Deferred",
     "OutboxState",
@@ -24,6 +25,8 @@ __all__ = (
     "within",
 )
 
+IN_OUTBOX = "outbox"
+"""What receipts and metrics call the driver of an event that waits in the outbox."""
 Deferred: TypeAlias = Callable[[], Awaitable[None]]
 """What is done once a transaction has committed."""
 
@@ -119,11 +122,26 @@ class OutboxStore(Protocol):
 
 
 class Transaction(Protocol):
-    """A transaction of the user's that emits take part in."""
+    """What emits take part in: a transaction of the user's, or the batch of a listener's run."""
 
     @property
     def is_open(self) -> bool:
-        """Whether its block hasn't been left yet."""
+        """Whether emits take part in it still; else they go direct."""
+        ...
+
+    @property
+    def carrier(self) -> str:
+        """What receipts and metrics call the driver of what waits in it."""
+        ...
+
+    @property
+    def table(self) -> str:
+        """What receipts call the place where it waits."""
+        ...
+
+    @property
+    def driver(self) -> object | None:
+        """What all that is in it goes through; None for the service's own driver."""
         ...
 
     async def add(self, message: Message, *, publish_at: datetime | None = None) -> int:
@@ -132,6 +150,10 @@ class Transaction(Protocol):
 
     def defer(self, job: Deferred) -> None:
         """Do something after the root transaction has committed, and not if it rolls back."""
+        ...
+
+    def tell(self, tell: Callable[[], None]) -> None:
+        """Have observers told of an emit: now, or once it is known to be stored."""
         ...
 
 

@@ -11,6 +11,7 @@ from typing import Self
 from eventbus.attempts import AttemptLog
 from eventbus.drivers.abilities import is_state
 from eventbus.drivers.asking import Asking
+from eventbus.drivers.atomic import Mark
 from eventbus.drivers.base import (
     HEADROOM,
     Consumer,
@@ -29,6 +30,7 @@ from eventbus.drivers.jetstream.admin import Admin, Reply, replies
 from eventbus.drivers.jetstream.api import Api, ApiError, translated
 from eventbus.drivers.jetstream.asking import CoreAsking
 from eventbus.drivers.jetstream.attempt_log import KeyValueAttempts
+from eventbus.drivers.jetstream.batch import Batches
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
 from eventbus.drivers.jetstream.controls import Controls
@@ -89,6 +91,7 @@ class JetStreamDriver:
         )
         self.admin = Admin(self._api, settings, self._replies)
         """What an operator may ask."""
+        self._batches = Batches(self._connection, self._publisher, self.admin, settings)
         self._parked = KeyValueParked(
             self._api, self.admin, self._publisher, settings.subjects.attempts_bucket
         )
@@ -117,7 +120,12 @@ class JetStreamDriver:
         """What it can do."""
         schedules = "schedules" not in self._server.missing
         return Features(
-            durable=True, delay=schedules, ordered=True, schedules=schedules, states=True
+            durable=True,
+            delay=schedules,
+            ordered=True,
+            schedules=schedules,
+            states=True,
+            atomic=True,
         )
 
     @property
@@ -233,6 +241,19 @@ class JetStreamDriver:
         if link is None or len(carried) < bulk.LEAST:
             return 0
         return await bulk.ingest(link, carried, within=self._settings.emit_timeout)
+
+    async def marked(self, subject: str) -> Mark | None:
+        """Return the last mark on a subject; see `eventbus.drivers.atomic.Atomic`."""
+        return await self._batches.marked(subject)
+
+    async def commit(self, mark: Mark, messages: Sequence[Message]) -> Sequence[Receipt]:
+        """Store a mark and messages, or nothing; see `eventbus.drivers.atomic.Atomic`."""
+        try:
+            return await self._batches.commit(mark, messages)
+        except BackpressureError as exc:
+            if self.room is None:
+                raise
+            raise await self._room.explained(exc) from exc
 
     async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
         """Store a message so that it is published to its subject at a time, not before.

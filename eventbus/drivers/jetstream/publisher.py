@@ -100,10 +100,18 @@ class Publisher:
         """Return messages up to the first one that can't be carried."""
         for count, message in enumerate(messages):
             try:
-                self._check(message, HEADROOM)
+                self.check(message)
             except (PayloadTooLargeError, HeaderError, SubjectError):
                 return messages[:count]
         return messages
+
+    def check(self, message: Message) -> None:
+        """Refuse an event that can't be carried.
+
+        Raises:
+            PayloadTooLargeError, HeaderError, SubjectError: It can't.
+        """
+        self._check(message, HEADROOM)
 
     def _check(self, message: Message, headroom: int) -> None:
         """Refuse what the server would end the connection for."""

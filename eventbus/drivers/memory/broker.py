@@ -1,12 +1,15 @@
 """`MemoryBroker`: streams, durables, schedules and attempts that drivers of one process share."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TypeVar
 
 from eventbus import headers as h
 from eventbus.clock import Clock, SystemClock
 from eventbus.drivers.asking import LocalAsking
-from eventbus.drivers.base import ConsumerSpec, Receipt, Start
+from eventbus.drivers.atomic import Mark, check_same
+from eventbus.drivers.base import HEADROOM, ConsumerSpec, Receipt, Start
 from eventbus.drivers.memory.durable import Durable
 from eventbus.drivers.memory.logs import MemoryParked
 from eventbus.drivers.memory.stream import Stored, Stream, header_bytes, size_of
@@ -20,6 +23,7 @@ from eventbus.errors import (
     DriverError,
     NoStreamError,
     PayloadTooLargeError,
+    SequenceConflictError,
     TopologyError,
 )
 from eventbus.limits import LocalLimits
@@ -29,7 +33,9 @@ __all__ = ("DRIVER", "MemoryBroker", "Sizes")
 
 DRIVER = "memory"
 MESSAGE_ID = "nats-msg-id"
+RUN = "eventbus-run"
 SCHEDULER = "nats-scheduler"
+StoredT = TypeVar("StoredT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,32 @@ class MemoryBroker:
         receipt = self._put(self._taking(message.subject), message)
         self.flow()
         return receipt
+
+    def marked(self, subject: str) -> Mark | None:
+        """Return the last mark on a subject; None where none is left."""
+        found = self.events.last_on(subject)
+        if found is None:
+            return None
+        return Mark(subject, found.message.headers.get(RUN, ""), found.sequence)
+
+    def commit(self, mark: Mark, messages: Sequence[Message]) -> list[Receipt]:
+        """Store a mark and messages, or nothing; see `eventbus.drivers.atomic.Atomic`."""
+        found = self.marked(mark.subject)
+        if (found.sequence if found is not None else 0) != mark.sequence:
+            raise SequenceConflictError(name=mark.subject, subject=mark.subject)
+        left = Message(mark.subject, {RUN: mark.run}, b"")
+        for one in messages:
+            self._check_size(one, HEADROOM)
+            place = self.events.known(one.id)
+            if place is not None:
+                stored = self.events.get(place)
+                receipt = Receipt(one.id or "", self.events.name, place, duplicate=True)
+                check_same(one, None if stored is None else stored.message, receipt)
+        self._press(lambda: self.events.check_room([left, *messages]))
+        self._put(self.events, left)
+        receipts = [self._put(self._taking(one.subject), one) for one in messages]
+        self.flow()
+        return receipts
 
     def keep(self, message: Message, receipt: Receipt) -> None:
         """Keep a state event, unless a later one of its key is kept."""
@@ -288,20 +320,26 @@ class MemoryBroker:
         headers = h.lowered(message.headers)
         if message.id is not None:
             headers = {**headers, MESSAGE_ID: message.id}
+        stored = replace(message, headers=headers)
+        if stream is self.events:
+            sequence, duplicate = self._press(lambda: stream.put(stored, keep=keep))
+        else:
+            sequence, duplicate = stream.put(stored, keep=keep)
+        return Receipt(
+            message.id or headers.get(h.ID, ""), stream.name, sequence, duplicate, DRIVER
+        )
+
+    def _press(self, store: Callable[[], StoredT]) -> StoredT:
+        """Store events; where they find no room, tell those who can make it, and who holds it."""
         try:
-            sequence, duplicate = stream.put(replace(message, headers=headers), keep=keep)
+            return store()
         except BackpressureError as exc:
-            if stream is not self.events:
-                raise
             waiting, self.pressed = self.pressed, []
             for tell in waiting:
                 tell()
             raise BackpressureError(
                 stream=exc.stream, problem=exc.problem, held_by=self.held_by()
             ) from exc
-        return Receipt(
-            message.id or headers.get(h.ID, ""), stream.name, sequence, duplicate, DRIVER
-        )
 
     def _wait(self, message: Message, *, keep: bool = False) -> Receipt:
         limit = self.sizes.later_max_bytes

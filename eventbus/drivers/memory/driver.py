@@ -8,6 +8,7 @@ from typing import Self
 from eventbus.attempts import AttemptLog
 from eventbus.drivers.abilities import is_state
 from eventbus.drivers.asking import Asking
+from eventbus.drivers.atomic import Mark
 from eventbus.drivers.base import (
     HEADROOM,
     Connected,
@@ -73,7 +74,7 @@ class MemoryDriver:
     @property
     def features(self) -> Features:
         """What it can do: all but outlive the process."""
-        return Features(delay=True, ordered=True, schedules=True, states=True)
+        return Features(delay=True, ordered=True, schedules=True, states=True, atomic=True)
 
     @property
     def attempts(self) -> AttemptLog:
@@ -166,6 +167,17 @@ class MemoryDriver:
         # Others get their turn, as they would while a server answers.
         await asyncio.sleep(0)
         return receipt
+
+    async def marked(self, subject: str) -> Mark | None:
+        """Return the last mark on a subject; None where none is left."""
+        return self.broker.marked(subject)
+
+    async def commit(self, mark: Mark, messages: Sequence[Message]) -> Sequence[Receipt]:
+        """Store a mark and messages, or nothing; see `eventbus.drivers.atomic.Atomic`."""
+        self._check_open()
+        receipts = self.broker.commit(mark, messages)
+        await asyncio.sleep(0)
+        return receipts
 
     async def state(self, name: str, key: str) -> Message | None:
         """Return the last state event of a key as it was published; None where there is none."""

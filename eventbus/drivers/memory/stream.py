@@ -1,7 +1,7 @@
 """`Stream`: messages under rising sequences, with a size limit, an age limit and known ids."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -43,6 +43,8 @@ class Stream:
         self._window = timedelta(seconds=window)
         self._stored: OrderedDict[int, Stored] = OrderedDict()
         self._ids: OrderedDict[str, tuple[int, datetime]] = OrderedDict()
+        self._last_on: dict[str, int] = {}
+        """The newest sequence of each subject that holds something."""
 
     def put(self, message: Message, *, keep: bool = False) -> tuple[int, bool]:
         """Store a message; return its sequence, and whether it was stored before under its id.
@@ -61,10 +63,32 @@ class Stream:
             raise BackpressureError(stream=self.name, problem="maximum bytes exceeded")
         self.last += 1
         self._stored[self.last] = Stored(message, self.last, now, size, keep)
+        self._last_on[message.subject] = self.last
         self.bytes += size
         if message.id is not None:
             self._ids[message.id] = (self.last, now)
         return self.last, False
+
+    def known(self, id: str | None) -> int | None:
+        """Return where a message is stored, or was, under an id; None where the id isn't known."""
+        self._forget(self._clock.now())
+        return self._ids[id][0] if id is not None and id in self._ids else None
+
+    def last_on(self, subject: str) -> Stored | None:
+        """Return the newest message on a subject; None where there is none."""
+        self._forget(self._clock.now())
+        return self._stored.get(self._last_on.get(subject, 0))
+
+    def check_room(self, messages: Sequence[Message]) -> None:
+        """Refuse messages that don't fit all together.
+
+        Raises:
+            BackpressureError: They don't.
+        """
+        self._forget(self._clock.now())
+        size = sum(map(size_of, messages))
+        if self.max_bytes is not None and self.bytes + size > self.max_bytes:
+            raise BackpressureError(stream=self.name, problem="maximum bytes exceeded")
 
     def skip(self) -> int:
         """Return the sequence of something that isn't kept here."""
@@ -84,8 +108,11 @@ class Stream:
     def remove(self, sequence: int) -> None:
         """Remove what is stored there; its id stays known."""
         gone = self._stored.pop(sequence, None)
-        if gone is not None:
-            self.bytes -= gone.size
+        if gone is None:
+            return
+        self.bytes -= gone.size
+        if self._last_on.get(gone.message.subject) == sequence:
+            del self._last_on[gone.message.subject]
 
     def _forget(self, now: datetime) -> None:
         """Remove what is too old, and the ids that are out of the window."""

@@ -7,6 +7,7 @@ from typing import Self, TypeAlias
 from eventbus.attempts import AttemptLog
 from eventbus.drivers.abilities import KeepsStates, Local, is_immediate, keeps_states
 from eventbus.drivers.asking import Asking
+from eventbus.drivers.atomic import Atomic, Mark, is_atomic
 from eventbus.drivers.base import (
     HEADROOM,
     Consumer,
@@ -126,6 +127,24 @@ class Wrapper:
             raise UnsupportedError(
                 driver=self.name,
                 feature="keeping states",
+                remedy="use the driver 'jetstream' or 'memory'",
+            )
+        return inner
+
+    async def marked(self, subject: str) -> Mark | None:
+        """Return the last mark on a subject, as the driver inside keeps it."""
+        return await self._marker().marked(subject)
+
+    async def commit(self, mark: Mark, messages: Sequence[Message]) -> Sequence[Receipt]:
+        """Store a mark and messages, or nothing, with the driver inside and not through `send`."""
+        return await self._marker().commit(mark, messages)
+
+    def _marker(self) -> Atomic:
+        inner = self.inner
+        if not is_atomic(inner):
+            raise UnsupportedError(
+                driver=self.name,
+                feature="storing a mark and events together",
                 remedy="use the driver 'jetstream' or 'memory'",
             )
         return inner

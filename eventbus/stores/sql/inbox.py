@@ -33,14 +33,23 @@ class SqlInbox:
         durable: The listener's.
         take_part: Lets emits take part in the transaction.
         clock: Stamps the marks.
+        again: The durable of a replay that handles also what is marked, each once: it leaves
+            marks of its own.
     """
 
     def __init__(
-        self, engine: AsyncEngine, durable: str, *, take_part: TakePart, clock: Clock
+        self,
+        engine: AsyncEngine,
+        durable: str,
+        *,
+        take_part: TakePart,
+        clock: Clock,
+        again: str = "",
     ) -> None:
         self._engine = engine
         self._reading = reading(engine)
         self._durable = durable
+        self._again = again
         self._take_part = take_part
         self._clock = clock
         self._mark = _insertion(engine.dialect.name)
@@ -59,17 +68,23 @@ class SqlInbox:
                 await run(session)
             await self._write(session, id)
 
+    @property
+    def _own(self) -> str:
+        return self._again or self._durable
+
     async def _is_marked(self, id: str) -> bool:
-        query = select(_c.id).where(_c.durable == self._durable, _c.id == id)
+        query = select(_c.id).where(_c.durable == self._own, _c.id == id)
         with translated("the inbox"):
             async with self._reading.connect() as connection:
                 return await connection.scalar(query) is not None
 
     async def _write(self, session: AsyncSession, id: str) -> None:
-        mark = {"durable": self._durable, "id": id, "handled_at": self._clock.now()}
+        mark = {"durable": self._own, "id": id, "handled_at": self._clock.now()}
         with translated("the inbox"):
             result = await session.execute(self._mark.returning(_c.id), mark)
             written = result.scalar_one_or_none() is not None
+            if self._again:  # whatever the listener's own was
+                await session.execute(self._mark, {**mark, "durable": self._durable})
         if not written:  # the other one has committed meanwhile
             raise AlreadyHandled
 

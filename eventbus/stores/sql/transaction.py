@@ -14,7 +14,7 @@ from sqlalchemy.util import await_only
 
 from eventbus.envelope import Message
 from eventbus.errors import DeclarationError, StoreError
-from eventbus.stores.base import Deferred, outside_transactions, within
+from eventbus.stores.base import IN_OUTBOX, Deferred, outside_transactions, within
 from eventbus.stores.sql.rows import insertion, values_of
 from eventbus.stores.sql.tables import outbox
 
@@ -54,6 +54,9 @@ class SqlTransaction:
         self._lock = asyncio.Lock()
         self._after: AfterCommit | None = None
         self.is_open = True
+        self.carrier = IN_OUTBOX
+        self.table = outbox.name
+        self.driver: object | None = None
 
     def close(self) -> None:
         """Take no more; what was taken goes with its transaction."""
@@ -94,6 +97,10 @@ class SqlTransaction:
         if self._after is None:
             self._after = AfterCommit.of(self._session(), self._later, awaits=self._awaits())
         self._after.add(job)
+
+    def tell(self, tell: Callable[[], None]) -> None:
+        """Tell of an emit now: whoever waits for its commit has to know of it before."""
+        tell()
 
     def _awaits(self) -> bool:
         return isinstance(self._asked, (AsyncSession, async_scoped_session))
