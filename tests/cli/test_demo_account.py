@@ -113,6 +113,23 @@ def test_what_a_service_emitted_and_the_stream_does_not_hold_is_lost() -> None:
     assert found.problems() == ["1 user.created emitted and not stored"]
 
 
+def test_what_waits_in_an_outbox_counts_once_it_has_left_it() -> None:
+    series = """
+eventbus_emitted_total{driver="outbox",event="user.created",outcome="ok"} 5.0
+eventbus_relayed_total{event="user.created"} 2.0"""
+
+    found = account_of(Holdings((event("e-1"),), (), ()), {"user": parse(series)})
+
+    assert found.problems() == ["1 user.created emitted and not stored"]
+
+
+def test_the_next_tick_of_what_recurs_isnt_lost_as_long_as_it_waits() -> None:
+    series = 'eventbus_emitted_total{driver="jetstream",event="user.created",outcome="ok"} 2.0'
+    holdings = Holdings((event("e-1"),), (), (), ticks={"user.created": 1})
+
+    assert account_of(holdings, {"user": parse(series)}).complete
+
+
 def test_what_the_server_still_holds_is_not_accounted_for() -> None:
     found = account_of(Holdings((), (), (consumer("audit__record", ">", unsettled=2),)), {})
 

@@ -74,6 +74,8 @@ class Holdings:
     """The durables on the stream of events."""
     audited: frozenset[str] | None = None
     """The ids in the audit trail; None where nobody looked."""
+    ticks: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How many ticks wait for their time, by the name of their event; one always does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ def account_of(holdings: Holdings, metrics: Mapping[str, Samples]) -> Account:
         ),
         dead_letters=holdings.dead_letters,
         unaudited=_unaudited(holdings),
-        unstored=_unstored(stored, metrics.values()),
+        unstored=_unstored(stored + Counter(holdings.ticks), metrics.values()),
         unsettled=sum(one.unsettled for one in holdings.consumers),
     )
 

@@ -21,7 +21,7 @@ from eventbus.settings import Settings
 
 __all__ = ("Demo",)
 
-SETTLE_PATIENCE = 20.0
+SETTLE_PATIENCE = 60.0
 """Seconds until what isn't handled after the last request counts as lost."""
 WATCH_EVERY = 1.0
 POLL = 0.2

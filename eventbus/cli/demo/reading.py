@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,13 @@ async def holdings_of(admin: Admin, subjects: Subjects, audit: Path) -> Holdings
     ]
     dead = [_dead_letter(one) async for one in admin.messages(subjects.dead_letter_stream)]
     audited = await asyncio.to_thread(_audited, audit)
-    return Holdings(tuple(events), tuple(dead), await consumers_of(admin), audited)
+    ticks = Counter(
+        [
+            h.lowered(one.message.headers).get(h.TYPE, "unknown")
+            async for one in admin.messages(subjects.later_stream, subjects.tick("*", "*"))
+        ]
+    )
+    return Holdings(tuple(events), tuple(dead), await consumers_of(admin), audited, ticks)
 
 
 def _audited(database: Path) -> frozenset[str]:

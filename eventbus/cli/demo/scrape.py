@@ -11,9 +11,12 @@ __all__ = ("Buckets", "Samples", "parse")
 _Series: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 """A metric's name, and its labels in order."""
 
+OUTBOX = "outbox"
+"""What metrics call the driver of an event that waits in a transaction."""
 _WANTED = frozenset(
     (
         "eventbus_emitted_total",
+        "eventbus_relayed_total",
         "eventbus_processed_total",
         "eventbus_end_to_end_seconds_bucket",
         "eventbus_dead_letters_total",
@@ -61,9 +64,16 @@ class Samples:
     values: Mapping[_Series, float] = field(default_factory=dict[_Series, float])
 
     def emitted(self) -> Counter[str]:
-        """Return how many events it has emitted and got a first receipt for, by name."""
+        """Return how many events it has had stored by the server, by name.
+
+        An event that went into an outbox counts once it has left it: before, it may be rolled
+        back.
+        """
         counts: Counter[str] = Counter()
         for labels, value in self._series("eventbus_emitted_total", outcome="ok"):
+            if labels["driver"] != OUTBOX:
+                counts[labels["event"]] += int(value)
+        for labels, value in self._series("eventbus_relayed_total"):
             counts[labels["event"]] += int(value)
         return +counts
 
