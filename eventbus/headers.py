@@ -41,6 +41,7 @@ __all__ = (
     "Headers",
     "Lowered",
     "Shared",
+    "as_dict",
     "check_user_headers",
     "forwarded",
     "is_plain",
@@ -118,7 +119,8 @@ class Headers(Mapping[str, str]):
         )
         """A line for each header."""
 
-    def _merged(self) -> dict[str, str]:
+    def merged(self) -> dict[str, str]:
+        """Return all of them, in the order they are written; nobody changes them."""
         if self._all is None:
             self._all = {**self._shared.headers, **self._own}
         return self._all
@@ -130,15 +132,15 @@ class Headers(Mapping[str, str]):
 
     def __iter__(self) -> Iterator[str]:
         """Return the names, in the order they are written."""
-        return iter(self._merged())
+        return iter(self.merged())
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return len(self._merged())
+        return len(self.merged())
 
     def __repr__(self) -> str:
         """Return them as a dict's."""
-        return repr(self._merged())
+        return repr(self.merged())
 
     def get_own(self, name: str) -> str | None:
         """Return a value that isn't one of the shared ones."""
@@ -182,6 +184,13 @@ def is_text(value: str) -> bool:
         return value.isascii() or bool(value.encode())
     except UnicodeEncodeError:
         return False
+
+
+def as_dict(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers as a dict, which nobody changes."""
+    if isinstance(headers, Headers):
+        return headers.merged()
+    return headers if isinstance(headers, dict) else dict(headers)
 
 
 class Lowered(dict[str, str]):

@@ -182,7 +182,6 @@ def outside_transactions() -> AbstractContextManager[None]:
     return within(None)
 
 
-def lane_of(message: Message, lanes: int) -> int:
-    """Return the lane of a message: the same for all of one key, any where it has none."""
-    text = h.ordering_key(message.headers) or message.id or ""
-    return zlib.crc32(text.encode()) % lanes
+def lane_of(order: str, lanes: int) -> int:
+    """Return the lane of a row: the same for all of one key, any where it has none."""
+    return zlib.crc32(order.encode()) % lanes

@@ -10,9 +10,11 @@ from sqlalchemy.ext.asyncio import async_sessionmaker as maker
 from sqlalchemy.orm import Session
 
 from eventbus import EventService
+from eventbus.clock import SystemClock
 from eventbus.embedded import NatsServer
 from eventbus.errors import StoreError
 from eventbus.stores.sql.engine import opened, reading
+from eventbus.stores.sql.outbox import SqlOutbox
 from tests.integration.ledger import (
     Paid,
     bookings,
@@ -110,6 +112,26 @@ async def test_a_savepoint_that_rolls_back_takes_its_own_events_alone(
         await writer.emit(paid(4))
 
     assert len(await waiting(engine)) == 3
+
+
+async def test_relays_are_woken_though_the_savepoint_that_told_them_first_rolled_back(
+    engine: AsyncEngine, writer: EventService
+) -> None:
+    woken = asyncio.Event()
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        watching = group.create_task(SqlOutbox(engine, SystemClock()).watch(woken.set))
+        await woken.wait()  # it listens from now on
+        woken.clear()
+        async with session_of(engine) as session, session.begin(), writer.transaction(session):
+            dropped = await session.begin_nested()
+            await writer.emit(paid(1))
+            await dropped.rollback()
+            await writer.emit(paid(2))
+        await woken.wait()
+        watching.cancel()
+
+    assert len(await waiting(engine)) == 1
 
 
 async def test_a_savepoint_that_is_released_follows_the_root(

@@ -1,18 +1,19 @@
 """An event as a row of the outbox, and back."""
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
-from functools import cache
 
-from sqlalchemy import Insert, func, insert
+from pydantic import TypeAdapter
+from sqlalchemy import ColumnElement, Connection, Dialect, insert, literal_column
+from sqlalchemy.engine.default import DefaultDialect
 
 from eventbus import headers as h
 from eventbus.envelope import Message
 from eventbus.stores.base import Row, lane_of
+from eventbus.stores.sql.columns import UtcTime
 from eventbus.stores.sql.tables import LANES, outbox
 
-__all__ = ("CHANNEL", "READ", "insertion", "row_of", "values_of")
+__all__ = ("CHANNEL", "READ", "Insertion", "insertion", "row_of")
 
 CHANNEL = "eventbus_outbox"
 """What PostgreSQL notifies on when a transaction that emitted commits."""
@@ -30,40 +31,84 @@ READ = (
     _columns.reason,
 )
 """What `row_of` reads."""
+_HEADERS = TypeAdapter(dict[str, str])
+"""With as little as this three times as fast as `json`."""
+_WRITTEN = (
+    "lane",
+    "id",
+    "name",
+    "source",
+    "key",
+    "subject",
+    "headers",
+    "body",
+    "publish_at",
+    "created_at",
+)
 
 
-@cache
-def insertion(dialect: str, *, notify: bool = True) -> Insert:
-    """Return the statement that stores a row, and on PostgreSQL wakes the relays at the commit.
+class Insertion:
+    """The statement that stores a row, and on PostgreSQL wakes the relays at the commit.
 
-    One statement for both, so that an emit costs one round trip.
+    One statement for both, so that an emit costs one round trip. It is written once and handed to
+    the driver as it is: going through SQLAlchemy's compiler costs as much as the rest of an emit.
     """
-    if dialect == "postgresql" and notify:
-        return insert(outbox).returning(_columns.sequence, func.pg_notify(CHANNEL, ""))
-    return insert(outbox).returning(_columns.sequence)
+
+    def __init__(self, dialect: Dialect, *, notify: bool) -> None:
+        wake: ColumnElement[object] = literal_column(f"pg_notify('{CHANNEL}', '')")
+        also = (wake,) if notify and dialect.name == "postgresql" else ()
+        statement = insert(outbox).returning(_columns.sequence, *also)
+        self._sql = str(statement.compile(dialect=dialect, column_keys=_WRITTEN))
+        self._time = UtcTime().dialect_impl(dialect).bind_processor(dialect)
+
+    def run(
+        self, connection: Connection, message: Message, publish_at: datetime | None = None
+    ) -> int:
+        """Store a message that waits, and return its place."""
+        values = self._values(message, publish_at)
+        return int(connection.exec_driver_sql(self._sql, values).scalar_one())
+
+    def _values(self, message: Message, publish_at: datetime | None) -> tuple[object, ...]:
+        headers = h.as_dict(message.headers)
+        key = h.ordering_key(headers)
+        created_at = h.parse_time(headers.get(h.TIME, ""))
+        render = self._time
+        return (
+            lane_of(key or message.id or "", LANES),
+            message.id or "",
+            headers.get(h.TYPE, ""),
+            h.unquoted(headers.get(h.SOURCE, "")),
+            key or None,
+            message.subject,
+            _HEADERS.dump_json(headers).decode(),
+            message.body,
+            publish_at if render is None or publish_at is None else render(publish_at),
+            created_at if render is None else render(created_at),
+        )
 
 
-def values_of(message: Message, *, publish_at: datetime | None = None) -> dict[str, object]:
-    """Return the columns of a message that waits."""
-    headers = message.headers
-    return {
-        "lane": lane_of(message, LANES),
-        "id": message.id or "",
-        "name": headers.get(h.TYPE, ""),
-        "source": h.unquoted(headers.get(h.SOURCE, "")),
-        "key": h.ordering_key(headers) or None,
-        "subject": message.subject,
-        "headers": json.dumps(dict(headers)),
-        "body": message.body,
-        "publish_at": publish_at,
-        "created_at": h.parse_time(headers.get(h.TIME, "")),
-        "tries": 0,
-    }
+_written: dict[tuple[str, str, bool], Insertion] = {}
+
+
+def insertion(dialect: Dialect, *, notify: bool = True) -> Insertion:
+    """Return the statement for a database and its driver; each is written once."""
+    which = dialect.name, dialect.driver, notify
+    found = _written.get(which)
+    if found is None:
+        found = _written[which] = Insertion(_by_place(dialect), notify=notify)
+    return found
+
+
+def _by_place(dialect: Dialect) -> Dialect:
+    """Return the dialect with parameters by place: psycopg would sort named ones each time."""
+    assert isinstance(dialect, DefaultDialect), "what every database of SQLAlchemy is"
+    kind = type(dialect)
+    return kind(paramstyle="format") if kind.default_paramstyle == "pyformat" else kind()
 
 
 def row_of(record: Mapping[str, object]) -> Row:
     """Return the row that a record of the table holds."""
-    headers: dict[str, str] = json.loads(str(record["headers"]))
+    headers = _HEADERS.validate_json(str(record["headers"]))
     body, publish_at, created = record["body"], record["publish_at"], record["created_at"]
     assert isinstance(body, bytes), "a body that isn't bytes"
     assert isinstance(created, datetime), "a row without its time"

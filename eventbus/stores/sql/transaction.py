@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TypeAlias
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Transaction, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
@@ -15,7 +15,7 @@ from sqlalchemy.util import await_only
 from eventbus.envelope import Message
 from eventbus.errors import DeclarationError, StoreError
 from eventbus.stores.base import IN_OUTBOX, Deferred, outside_transactions, within
-from eventbus.stores.sql.rows import insertion, values_of
+from eventbus.stores.sql.rows import insertion
 from eventbus.stores.sql.tables import outbox
 
 __all__ = ("AfterCommit", "Asked", "Later", "SqlTransaction", "taking_part")
@@ -49,9 +49,9 @@ class SqlTransaction:
         self._asked = asked
         self._later = later
         self._notify = notify
-        self._dialect = ""
         # A connection does one thing at a time, and emits may be gathered.
         self._lock = asyncio.Lock()
+        self._told_in: Transaction | None = None
         self._after: AfterCommit | None = None
         self.is_open = True
         self.carrier = IN_OUTBOX
@@ -70,15 +70,19 @@ class SqlTransaction:
         Raises:
             StoreError: The table isn't there.
         """
-        values = values_of(message, publish_at=publish_at)
         asked = self._asked
         try:
-            statement = insertion(self._dialect or self._ask_dialect(), notify=self._notify)
-            if isinstance(asked, (AsyncSession, AsyncConnection, async_scoped_session)):
-                async with self._lock:
-                    result = await asked.execute(statement, values)
-            else:
-                result = asked.execute(statement, values)
+            match asked:
+                case AsyncSession() | AsyncConnection():
+                    async with self._lock:
+                        return await asked.run_sync(self._store, message, publish_at)
+                case async_scoped_session():
+                    async with self._lock:
+                        return await asked().run_sync(self._store, message, publish_at)
+                case scoped_session():
+                    return self._store(asked(), message, publish_at)
+                case _:
+                    return self._store(asked, message, publish_at)
         except DBAPIError as exc:
             if outbox.name not in str(exc.orig):
                 raise
@@ -86,7 +90,19 @@ class SqlTransaction:
                 f"the event can't be stored in {outbox.name}: {exc.orig}; 'eventbus store init' "
                 "makes the tables, in the database of EVENTBUS_STORE_URL"
             ) from exc
-        return int(result.scalar_one())
+
+    def _store(
+        self, on: Session | Connection, message: Message, publish_at: datetime | None
+    ) -> int:
+        if isinstance(on, Session):
+            on = on.connection(bind_arguments={"clause": outbox})
+        # A savepoint that rolls back takes what it notified of with it.
+        innermost = on.get_nested_transaction() or on.get_transaction()
+        told = innermost is not None and innermost is self._told_in
+        notify = self._notify and not told
+        place = insertion(on.dialect, notify=notify).run(on, message, publish_at)
+        self._told_in = innermost
+        return place
 
     def defer(self, job: Deferred) -> None:
         """Do something after the root transaction has committed, and not if it rolls back.
@@ -120,14 +136,6 @@ class SqlTransaction:
                     "after_commit needs a session: a connection doesn't tell when it has "
                     "committed; pass a Session or AsyncSession to events.transaction()"
                 )
-
-    def _ask_dialect(self) -> str:
-        asked = self._asked
-        if isinstance(asked, (Connection, AsyncConnection)):
-            self._dialect = asked.dialect.name
-        else:
-            self._dialect = asked.get_bind(clause=outbox).dialect.name
-        return self._dialect
 
 
 class AfterCommit:
