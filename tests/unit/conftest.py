@@ -5,7 +5,7 @@ Fakes of our own seam, written against its protocols; what a real server does is
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
@@ -23,6 +23,9 @@ from eventbus.drivers.base import (
 from eventbus.drivers.schedules import Schedules
 from eventbus.envelope import Message
 from eventbus.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from tests.unit.bench import Bench
 
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)
 
@@ -223,3 +226,11 @@ def clock() -> StillClock:
 def driver() -> RecordingDriver:
     """Give a driver that records."""
     return RecordingDriver()
+
+
+@pytest.fixture
+def bench(driver: RecordingDriver, clock: StillClock) -> "Bench":
+    """Give a dispatcher to try deliveries with; an observer that always raises watches too."""
+    from tests.unit.bench import Bench  # it stands on the fakes of this module
+
+    return Bench(driver, clock)

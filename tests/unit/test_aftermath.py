@@ -8,8 +8,8 @@ import pytest
 from eventbus.delivery import Outcome
 from eventbus.errors import SettleError
 from eventbus.telemetry.signals import Settled, Stuck
-from tests.unit.conftest import FakeDelivery, RecordingDriver, StillClock
-from tests.unit.test_dispatch import Bench, UserCreated, arriving
+from tests.unit.bench import Bench, UserCreated, arriving
+from tests.unit.conftest import FakeDelivery
 
 
 class Soon(FakeDelivery):
@@ -36,11 +36,6 @@ class Aftermath:
 
     def go_on(self, coroutine: Coroutine[object, object, None]) -> None:
         self.left.append(coroutine)
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench(RecordingDriver(), StillClock())
 
 
 async def listen(event: UserCreated) -> None: ...

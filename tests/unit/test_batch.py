@@ -15,8 +15,8 @@ from eventbus.delivery import Outcome
 from eventbus.dispatch import Dispatcher
 from eventbus.errors import DeclarationError, ListenerTimeoutError
 from eventbus.telemetry.signals import Returned, Settled
+from tests.unit.bench import Bench, EmailSent, UserCreated, arriving
 from tests.unit.conftest import FakeDelivery, RecordingDriver
-from tests.unit.test_dispatch import Bench, EmailSent, UserCreated, arriving
 
 BATCH = Batch(max=3, max_wait=0.05)
 

@@ -11,8 +11,8 @@ from eventbus.errors import DeclarationError, ListenerTimeoutError, RetryLater
 from eventbus.headers import lowered
 from eventbus.retry import Retry
 from eventbus.telemetry.signals import Settled
-from tests.unit.conftest import START, RecordingDriver, StillClock
-from tests.unit.test_dispatch import RETRY, Bench, arriving, raising
+from tests.unit.bench import RETRY, Bench, arriving, raising
+from tests.unit.conftest import START
 
 MINUTE = Retry(attempts=99, delays=(10,), budget="1m")
 
@@ -71,11 +71,6 @@ def test_a_budget_of_nothing_means_one_attempt_and_none_means_no_limit() -> None
 def test_a_budget_that_makes_no_sense_is_refused_where_it_is_written(budget: Any) -> None:
     with pytest.raises(DeclarationError, match=r"Retry\(budget=\)"):
         Retry(budget=budget)
-
-
-@pytest.fixture
-def bench(driver: RecordingDriver, clock: StillClock) -> Bench:
-    return Bench(driver, clock)
 
 
 async def test_it_is_counted_from_the_beginning_of_the_first_attempt(bench: Bench) -> None:

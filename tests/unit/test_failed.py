@@ -20,8 +20,7 @@ from eventbus.event import Event
 from eventbus.middleware.base import Context
 from eventbus.retry import Retry
 from eventbus.telemetry.signals import FailedHookRaised, Returned, Settled, Stuck
-from tests.unit.conftest import RecordingDriver, StillClock
-from tests.unit.test_dispatch import (
+from tests.unit.bench import (
     DLQ,
     RETRY,
     Bench,
@@ -51,11 +50,6 @@ class Told:
         self.calls.append((event, context, error))
         if self._does is not None:
             await self._does(context)
-
-
-@pytest.fixture
-def bench(driver: RecordingDriver, clock: StillClock) -> Bench:
-    return Bench(driver, clock)
 
 
 async def test_it_is_told_after_the_letter_is_stored_and_before_the_original_ends(

@@ -18,8 +18,8 @@ from eventbus.middleware.overlap import LEASE, WithoutOverlapping
 from eventbus.middleware.throttle import PARTS, Counts, Throttle, place_in
 from eventbus.middleware.unique import Unique
 from eventbus.telemetry.signals import Returned, Settled
+from tests.unit.bench import Bench, UserCreated, arriving
 from tests.unit.conftest import RecordingDriver, StillClock
-from tests.unit.test_dispatch import Bench, UserCreated, arriving
 
 
 @pytest.fixture

@@ -15,16 +15,11 @@ from eventbus.errors import DeclarationError, NotConnectedError, RetryLater, Uns
 from eventbus.retry import UNLIMITED, Retry
 from eventbus.settings import Settings
 from eventbus.telemetry.signals import Returned, Settled
-from tests.unit.conftest import START, RecordingDriver, StillClock
-from tests.unit.test_dispatch import RETRY, Bench, UserCreated, arriving
+from tests.unit.bench import RETRY, Bench, UserCreated, arriving
+from tests.unit.conftest import START, StillClock
 
 PLACE = "mail__send.EVENTS.1"
 DEFAULT = Retry(attempts=3, start=2, jitter="none")
-
-
-@pytest.fixture
-def bench(driver: RecordingDriver, clock: StillClock) -> Bench:
-    return Bench(driver, clock)
 
 
 async def fails(event: UserCreated) -> None:

@@ -16,16 +16,11 @@ from eventbus.settlement import STAY_DELAY, Wait
 from eventbus.telemetry.signals import Settled
 from eventbus.worker.heartbeat import Heartbeat
 from eventbus.worker.ordered import OrderedPump
+from tests.unit.bench import DLQ, Bench, UserCreated, arriving, raising, welcome
 from tests.unit.conftest import FakeDelivery, RecordingDriver, StillClock
-from tests.unit.test_dispatch import DLQ, Bench, UserCreated, arriving, raising, welcome
 from tests.unit.test_parked import DictParked
 
 BROKEN = raising(ValueError("no such customer"))
-
-
-@pytest.fixture
-def bench(driver: RecordingDriver, clock: StillClock) -> Bench:
-    return Bench(driver, clock)
 
 
 async def run(

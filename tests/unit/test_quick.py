@@ -17,8 +17,7 @@ from eventbus.errors import (
 from eventbus.middleware.base import CallNext, Context
 from eventbus.retry import Retry
 from eventbus.telemetry.signals import ListenerStarted, Settled
-from tests.unit.conftest import RecordingDriver, StillClock
-from tests.unit.test_dispatch import Bench, EmailSent, UserCreated
+from tests.unit.bench import Bench, EmailSent, UserCreated
 
 QUICK = Retry(attempts=2, start=2, jitter="none", quick=2)
 
@@ -89,11 +88,6 @@ class Failing:
         if self.left:
             self.left -= 1
             raise self.error
-
-
-@pytest.fixture
-def bench(driver: RecordingDriver, clock: StillClock) -> Bench:
-    return Bench(driver, clock)
 
 
 async def test_a_quick_try_that_succeeds_is_still_the_first_attempt(bench: Bench) -> None:

@@ -10,15 +10,9 @@ from eventbus.event import Event
 from eventbus.middleware.base import Context
 from eventbus.ops.deadletters.redriving import per_second
 from eventbus.retry import Retry
-from tests.unit.conftest import RecordingDriver, StillClock
-from tests.unit.test_dispatch import RETRY, Bench, EmailSent, arriving, raising
+from tests.unit.bench import RETRY, Bench, EmailSent, arriving, raising
 
 ONCE = Retry(attempts=1)
-
-
-@pytest.fixture
-def bench(driver: RecordingDriver, clock: StillClock) -> Bench:
-    return Bench(driver, clock)
 
 
 def redriven(times: Any = 1, subject: str = RETRY + "user.created", **headers: str) -> Message:

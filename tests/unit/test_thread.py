@@ -17,15 +17,9 @@ from eventbus.event import Event
 from eventbus.middleware.base import Context
 from eventbus.telemetry.signals import Settled
 from eventbus.thread import in_loop, in_thread
-from tests.unit.conftest import RecordingDriver, StillClock
-from tests.unit.test_dispatch import Bench, EmailSent, UserCreated, arriving
+from tests.unit.bench import Bench, EmailSent, UserCreated, arriving
 
 PATIENCE = 5.0
-
-
-@pytest.fixture
-def bench(driver: RecordingDriver, clock: StillClock) -> Bench:
-    return Bench(driver, clock)
 
 
 async def until(condition: Callable[[], bool]) -> None:
