@@ -20,15 +20,17 @@ __all__ = ("by_priority",)
 def by_priority(one: Subscription, registry: Registry) -> tuple[Subscription, ...]:
     """Return a listener and those that its urgent and its unimportant events get.
 
-    An ordered listener, one of batches and one whose durable is its own are left as they are.
+    An ordered listener, one of batches and one whose durable is its own stay one; where their
+    events are of one priority, they have its weight.
     """
     names = dict(_names(one, registry))
     classes = set(names.values())
-    is_one = one.ordered or one.batch is not None or one.mode != "work" or one.is_replay
-    if is_one or one.beside or not classes:
+    if one.beside or not classes:
         return (one,)
     if len(classes) == 1:
         return (replace(one, priority=classes.pop()),)
+    if one.ordered or one.batch is not None or one.mode != "work" or one.is_replay:
+        return (one,)
     apart: list[Subscription] = []
     left_to: dict[str, str] = {}
     for priority in get_args(Priority):

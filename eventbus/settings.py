@@ -121,7 +121,8 @@ class Settings(BaseSettings):
     """Name that the server's certificate must carry, where it isn't that of the URL."""
     instance: str | None = None
     """What tells this process from the others of its service, such as a pod's name; it stays the
-    same through restarts. For listeners that every process hears."""
+    same through restarts. For listeners that every process hears; ``run --workers`` appends each
+    worker's number."""
     connection_name: str | None = None
     """How the server lists this connection; the service's name where unset."""
     cluster_name: str | None = None

@@ -8,7 +8,7 @@ from eventbus.cli import console
 from eventbus.cli.session import Json, ask
 
 if TYPE_CHECKING:
-    from eventbus.drivers.jetstream.admin import ConsumerView
+    from eventbus.ops.listeners import ListenerView
 
 __all__ = ("list_listeners", "listener", "pause", "resume")
 
@@ -94,21 +94,22 @@ def _seconds(length: str) -> float:
     return given
 
 
-def _record(view: "ConsumerView") -> dict[str, object]:
+def _record(view: "ListenerView") -> dict[str, object]:
     return {
         "service": view.service,
         "listener": view.listener,
-        "durable": view.durable,
-        "filters": list(view.filters),
         "pending": view.pending,
         "ack_pending": view.ack_pending,
         "redelivered": view.redelivered,
         "waiting": view.waiting,
         "paused": view.paused,
+        "durables": [
+            {"durable": one.durable, "filters": list(one.filters)} for one in view.durables
+        ],
     }
 
 
-def _print(views: "tuple[ConsumerView, ...]") -> None:
+def _print(views: "tuple[ListenerView, ...]") -> None:
     numbers = ("pending", "ack pending", "redelivered", "waiting")
     rows = (
         (

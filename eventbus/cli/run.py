@@ -33,7 +33,7 @@ def run(
 
     A second signal ends the process at once. A server that is down is waited for.
     EVENTBUS_METRICS_PORT serves /metrics, /livez and /readyz; with several workers, each on a
-    port of its own, counted up from there.
+    port of its own, counted up from there, and EVENTBUS_INSTANCE gets -0, -1 and so on.
     """
     from eventbus import runner
 

@@ -26,6 +26,8 @@ WRONG_SET_UP = 2
 class Workers:
     """Runs ``count`` processes; they share the events of each listener as processes always do.
 
+    The n-th, counted from 0, is the instance ``<EVENTBUS_INSTANCE>-<n>`` where that is set, also
+    when it is started again.
     A process that ends unasked is started again, after a pause that doubles from 0.5 to 30 s
     while it goes on ending within a minute. One that is set up wrongly ends all of them.
     """
@@ -70,8 +72,11 @@ class Workers:
             await stop.before(asyncio.sleep(pause))
 
     def _environment(self, number: int) -> dict[str, str]:
-        """Return a process's environment: each serves its metrics on a port of its own."""
+        """Return a process's environment: each has its own port for metrics, and its own name."""
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        if self._settings.instance:
+            # With one name for all, they would share what each of them is to hear.
+            environment["EVENTBUS_INSTANCE"] = f"{self._settings.instance}-{number}"
         if self._settings.metrics_port:
             environment["EVENTBUS_METRICS_PORT"] = str(self._settings.metrics_port + number)
         return environment

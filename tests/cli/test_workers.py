@@ -113,3 +113,39 @@ def test_what_is_mistyped_ends_the_command_once(place: Path) -> None:
 
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
+
+
+FANOUT = """
+import os
+
+from eventbus import EventService
+from schemas.order import OrderPlaced
+
+events = EventService("shop")
+
+
+@events.subscribe(OrderPlaced, mode="fanout")
+async def hear(event: OrderPlaced) -> None:
+    print(os.environ["EVENTBUS_INSTANCE"], "heard", event.order_id, flush=True)
+"""
+
+
+def test_each_worker_of_an_instance_hears_what_every_process_is_to_hear(
+    shop: Path, nats_server: NatsServer
+) -> None:
+    project(shop, {"services/workers.py": FANOUT})
+    server = {"EVENTBUS_NATS_URL": nats_server.url}
+    settings = {**server, "EVENTBUS_GRACE": "4", "EVENTBUS_INSTANCE": "pod"}
+    arguments = ("run", "services.workers:events", "--workers", "2")
+    with started(*arguments, cwd=shop, settings=settings) as running:
+        until(
+            lambda: sum("service.started" in line for line in running.lines) == 2,
+            "two",
+            timeout=60,
+        )
+
+        done = cli("emit", "order.placed", '{"order_id": "o-1"}', cwd=shop, **server)
+
+        assert done.returncode == 0, done.stderr
+        running.line("pod-0 heard o-1")
+        running.line("pod-1 heard o-1")

@@ -79,6 +79,15 @@ def test_a_listener_of_one_class_has_its_priority_and_stays_one(
     assert (one.listener, one.priority, one.left_to) == ("note", priority, {})
 
 
+@pytest.mark.parametrize("option", [{"ordered": True}, {"mode": "fanout"}], ids=str)
+def test_a_listener_that_stays_one_has_the_weight_of_its_events(option: dict[str, Any]) -> None:
+    (urgent,) = bound("task.failed", **option).values()
+    (mixed,) = bound("task.*", **option).values()
+
+    assert (urgent.priority, mixed.priority) == ("high", "normal")
+    assert (mixed.events, mixed.left_to) == (("task.*",), {})
+
+
 def test_order_and_batches_are_left_as_they_are() -> None:
     async def many(events: list[Event]) -> None: ...
 

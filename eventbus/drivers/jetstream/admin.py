@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 from eventbus.drivers.jetstream import api as codes
 from eventbus.drivers.jetstream.api import Api, ApiError, Table, number, table, text, translated
-from eventbus.drivers.jetstream.durables import filters_in, found_durable, listener_of
+from eventbus.drivers.jetstream.durables import beside_of, filters_in, found_durable, listener_of
 from eventbus.drivers.jetstream.streams import declared_streams
 from eventbus.envelope import Message
 from eventbus.errors import DriverError
@@ -128,6 +128,8 @@ class ConsumerView:
     waiting: int
     """Pull requests that wait for events; 0 where nobody works."""
     paused: bool
+    beside: str = ""
+    """The durable whose listener it works, for the events of one priority; empty for its own."""
 
     def takes(self, subject: str) -> bool:
         """Tell whether its filters match a subject."""
@@ -350,4 +352,5 @@ def _consumer_view(info: Table) -> ConsumerView:
         redelivered=number(info.get("num_redelivered")),
         waiting=number(info.get("num_waiting")),
         paused=info.get("paused") is True,
+        beside=beside_of(config),
     )

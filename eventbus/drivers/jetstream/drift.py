@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from eventbus.drivers.jetstream.api import Table, table, text
 
 __all__ = (
+    "BESIDE",
     "HASH",
     "LISTENER",
     "OWNER",
@@ -34,6 +35,8 @@ OWNER = "eventbus.owner"
 """Metadata key: ``eventbus`` on streams, the service on durables."""
 LISTENER = "eventbus.listener"
 """Metadata key, on durables."""
+BESIDE = "eventbus.beside"
+"""Metadata key, on durables for the events of one priority: the listener's own durable."""
 HASH = "eventbus.hash"
 """Metadata key: the hash of what was declared."""
 _SCHEMA = "eventbus.topology"

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from eventbus.drivers.base import ConsumerSpec, Start
 from eventbus.drivers.jetstream.api import Table, number, table, text
 from eventbus.drivers.jetstream.drift import (
+    BESIDE,
     LISTENER,
     OWNER,
     Rule,
@@ -23,6 +24,7 @@ __all__ = (
     "ADDITIVE",
     "GROUP",
     "added_filters",
+    "beside_of",
     "declared_durable",
     "filters_in",
     "filters_of",
@@ -66,7 +68,11 @@ def declared_durable(spec: ConsumerSpec, filters: Iterable[str]) -> Table:
             **_priority(spec),
             **({} if spec.kept is None else {"inactive_threshold": round(spec.kept * 1e9)}),
         },
-        {OWNER: spec.service, LISTENER: spec.listener},
+        {
+            OWNER: spec.service,
+            LISTENER: spec.listener,
+            **({BESIDE: spec.beside} if spec.beside else {}),
+        },
     )
 
 
@@ -137,6 +143,11 @@ def is_kept(config: Table) -> bool:
 def listener_of(config: Table) -> tuple[str, str]:
     """Return service and listener by a durable's metadata, empty where it isn't ours."""
     return owner_of(config), text(table(config.get("metadata")).get(LISTENER))
+
+
+def beside_of(config: Table) -> str:
+    """Return the durable that one takes events of a priority from; empty for one of its own."""
+    return text(table(config.get("metadata")).get(BESIDE))
 
 
 def _widened(declared: JsonValue, found: JsonValue) -> bool:
