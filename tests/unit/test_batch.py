@@ -120,7 +120,7 @@ async def test_a_batch_that_runs_too_long_is_cancelled_for_all_of_it(bench: Benc
     async def store(events: list[UserCreated]) -> None:
         await asyncio.Event().wait()
 
-    # Full, it runs at once; by its wait a delivery of its own would end earlier on a slow machine.
+    # It runs once it is full; with a short wait each delivery had a limit that a slow machine meets.
     batch = Batch(max=3, max_wait=30)
     await dispatched(bench.dispatcher(store, batch=batch, timeout=0.05), deliveries(bench, 3))
 
