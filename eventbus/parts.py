@@ -13,6 +13,7 @@ from eventbus.connections import Configured, Connections
 from eventbus.dispatching import Dispatching
 from eventbus.drivers.base import Driver
 from eventbus.emission import Choose, Emitter
+from eventbus.errors import EventBusError
 from eventbus.listener import Resolver
 from eventbus.middleware.base import EmitMiddleware
 from eventbus.middleware.limit import Layer
@@ -71,6 +72,7 @@ class Parts(Dispatching):
         self._store: EventStore | None = None
         self._resources: list[AbstractAsyncContextManager[object]] = []
         self._discovered = False
+        self._discovery_failed: EventBusError | None = None
         self._emitter: Emitter | None = None
         self._lifecycle: Lifecycle | None = None
         self._connections: Connections | None = None
@@ -91,16 +93,29 @@ class Parts(Dispatching):
     def discover(self) -> Registry:
         """Make every event of the schema packages known, and return the registry.
 
+        They are imported once, at the first call or the first emit of an unknown name; what that
+        raised is raised again by each later one.
+
         Raises:
             DeclarationError: A package that is set can't be imported, or one has an error.
         """
+        if self._discovery_failed is not None:
+            raise self._discovery_failed
         if not self._discovered:
-            for package in self.settings.schemas:
-                # The default package may be missing: events can be declared anywhere.
-                if "schemas" in self.settings.model_fields_set or find_spec(package):
-                    self.registry.discover(package)
+            try:
+                self._import_schemas()
+            except EventBusError as exc:
+                # A module that failed is imported anew each time, and emits would wait for that.
+                self._discovery_failed = exc
+                raise
             self._discovered = True
         return self.registry
+
+    def _import_schemas(self) -> None:
+        for package in self.settings.schemas:
+            # The default package may be missing: events can be declared anywhere.
+            if "schemas" in self.settings.model_fields_set or find_spec(package):
+                self.registry.discover(package)
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eventbus import EventService, Settings
 from eventbus.errors import DeclarationError, IncompatibleSchemaError, UnknownEventError
 from eventbus.event import Event
 from eventbus.registry import Registry
@@ -160,3 +161,26 @@ def test_two_modules_that_claim_one_name_are_refused(package: Path) -> None:
 
     with pytest.raises(IncompatibleSchemaError, match="declared twice"):
         Registry().discover("sample_schemas")
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+async def test_emits_of_unknown_names_import_the_schemas_once(
+    package: Path, *, is_broken: bool
+) -> None:
+    (package / "counted.py").write_text(
+        "import sys\n"
+        "sys.imported = getattr(sys, 'imported', 0) + 1\n"
+        + ("import no_such_thing\n" if is_broken else "")
+    )
+    events = EventService("shop", driver="sync", settings=Settings(schemas=("sample_schemas",)))
+    problem = DeclarationError if is_broken else UnknownEventError
+
+    try:
+        async with events:
+            for name in ("order.lost", "order.lost", "order.found"):
+                with pytest.raises(problem):
+                    await events.emit(name)
+    finally:
+        imported = vars(sys).pop("imported")
+
+    assert imported == 1
