@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0
+"""Seconds for what has to come; a busy machine takes ten times as long as an idle one."""
 COMMAND = (sys.executable, "-m", "eventbus.cli")
 
 SCHEMAS = """
@@ -31,6 +33,7 @@ class OrderLost(Event, name="order.lost"):
 SHOP = """
 import asyncio
 import time
+from pathlib import Path
 
 from eventbus import EventService
 from schemas.order import OrderPacked, OrderPlaced
@@ -38,10 +41,12 @@ from schemas.order import OrderPacked, OrderPlaced
 events = EventService("shop")
 
 
-@events.subscribe(OrderPlaced)
+@events.subscribe(OrderPlaced, ack_wait=600, timeout=600)
 async def pack(event: OrderPlaced) -> None:
     print("packing", event.order_id, flush=True)
     await asyncio.sleep(event.work)
+    while event.order_id == "held" and not Path("go-on").exists():
+        await asyncio.sleep(0.02)
     print("packed", event.order_id, flush=True)
 
 
@@ -96,7 +101,7 @@ def cli(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProc
         env=environment(**settings),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -123,7 +128,8 @@ class Running:
         fits = wanted if callable(wanted) else lambda line: wanted in line
         with self._grown:
             found = self._grown.wait_for(
-                lambda: next((one for one in self.lines[after:] if fits(one)), None), timeout=25
+                lambda: next((one for one in self.lines[after:] if fits(one)), None),
+                timeout=PATIENCE,
             )
         assert found is not None, f"{wanted!r} isn't in:\n" + "\n".join(self.lines)
         return found
@@ -132,7 +138,7 @@ class Running:
         """Tell whether it has printed a text."""
         return any(text in line for line in self.lines)
 
-    def end(self, timeout: float = 25) -> int:
+    def end(self, timeout: float = PATIENCE) -> int:
         """Wait for its end and return its code."""
         code = self.popen.wait(timeout)
         self._reader.join()
@@ -161,7 +167,7 @@ def started(
             running.end()
 
 
-def until(condition: Callable[[], bool], problem: str, timeout: float = 20) -> None:
+def until(condition: Callable[[], bool], problem: str, timeout: float = PATIENCE) -> None:
     """Wait for what no event tells of."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -25,7 +25,10 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     # A zombie has ended; whoever adopted it hasn't looked yet.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # it ended since
+        return False
 
 
 def children(pid: int) -> list[int]:
@@ -39,7 +42,7 @@ def url(running: Running, service: str, kind: str = "/metrics") -> str:
     return line.split()[1]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_the_demo_accounts_for_every_event_and_exits_with_0(tmp_path: Path) -> None:
     deliveries = tmp_path / "deliveries.ndjson"
     payload = {"zen": "Design for failure.", "hook_id": 7}
@@ -60,7 +63,7 @@ def test_the_demo_accounts_for_every_event_and_exits_with_0(tmp_path: Path) -> N
     assert not list(tmp_path.glob("eventbus-*")), "temporary folders are gone"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_keep_leaves_the_system_running_until_ctrl_c(tmp_path: Path) -> None:
     settings = {"TMPDIR": str(tmp_path), "EVENTBUS_NATS_URL": "nats://127.0.0.1:1"}
 
@@ -83,7 +86,7 @@ def test_keep_leaves_the_system_running_until_ctrl_c(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("eventbus-*"))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_the_demo(tmp_path: Path, number: signal.Signals) -> None:
     with started("demo", cwd=ROOT, settings={"TMPDIR": str(tmp_path)}) as running:
@@ -99,7 +102,7 @@ def test_nothing_outlives_the_demo(tmp_path: Path, number: signal.Signals) -> No
         assert not list(tmp_path.glob("eventbus-*"))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_service_that_dies_ends_the_demo_with_1_and_its_log(tmp_path: Path) -> None:
     with started("demo", cwd=ROOT, settings={"TMPDIR": str(tmp_path)}) as running:
         running.line("users sign up")

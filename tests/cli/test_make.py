@@ -46,7 +46,7 @@ def checked(folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_events_are_written_with_tests_that_pass_every_check(tmp_path: Path) -> None:
     fields = ("--field", "email:EmailStr", "--field", "user_id:str", "--field", "tags:str[]")
     first = cli("make", "event", "user.registered", *fields, cwd=tmp_path)
@@ -63,7 +63,7 @@ def test_events_are_written_with_tests_that_pass_every_check(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_listeners_and_drivers_are_written_with_tests_that_pass_every_check(
     tmp_path: Path,
 ) -> None:

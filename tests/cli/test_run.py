@@ -47,8 +47,13 @@ def server(nats_server: NatsServer) -> dict[str, str]:
 
 
 @pytest.fixture
-def running(shop: Path, server: dict[str, str]) -> Iterator[Running]:
-    settings = {**server, "EVENTBUS_GRACE": "4", "EVENTBUS_METRICS_PORT": "0"}
+def grace() -> int:
+    return 60
+
+
+@pytest.fixture
+def running(shop: Path, server: dict[str, str], grace: int) -> Iterator[Running]:
+    settings = {**server, "EVENTBUS_GRACE": str(grace), "EVENTBUS_METRICS_PORT": "0"}
     with started("run", "services.shop:events", cwd=shop, settings=settings) as process:
         process.line("service.started")
         yield process
@@ -81,10 +86,11 @@ def test_a_sigterm_lets_what_runs_finish_and_exits_with_0(
     assert running.has("packed o-1")
 
 
+@pytest.mark.parametrize("grace", [4])
 def test_what_cannot_finish_in_the_grace_period_goes_to_the_next_process(
     running: Running, shop: Path, server: dict[str, str]
 ) -> None:
-    emit(shop, server, "order.placed", order_id="o-1", work=50)
+    emit(shop, server, "order.placed", order_id="o-1", work=500)
     running.line("packing o-1")
 
     began = time.monotonic()
@@ -93,24 +99,25 @@ def test_what_cannot_finish_in_the_grace_period_goes_to_the_next_process(
     took = time.monotonic() - began
 
     assert code == 0
-    assert took < 4
+    assert took < 60
     with started("run", "services.shop:events", cwd=shop, settings=server) as other:
-        # At once, not after the ack wait of 30 s: it was handed back.
+        # At once, not after the ack wait of 600 s: it was handed back.
         other.line("packing o-1")
 
 
 def test_it_is_not_ready_while_it_stops(
     running: Running, shop: Path, server: dict[str, str]
 ) -> None:
-    emit(shop, server, "order.placed", order_id="o-1", work=2)
-    running.line("packing o-1")
+    emit(shop, server, "order.placed", order_id="held")
+    running.line("packing held")
     ready = probe(running, "/readyz")
 
     running.popen.send_signal(signal.SIGTERM)
 
     assert ready == 200
-    until(lambda: probe(running, "/readyz") == 503, "still ready", timeout=1.5)
+    until(lambda: probe(running, "/readyz") == 503, "still ready")
     assert probe(running, "/livez") == 200
+    (shop / "go-on").touch()
     assert running.end() == 0
 
 
@@ -118,8 +125,8 @@ def test_it_is_not_ready_while_it_stops(
 def test_a_second_signal_ends_it_at_once(
     running: Running, shop: Path, server: dict[str, str], number: signal.Signals, code: int
 ) -> None:
-    emit(shop, server, "order.placed", order_id="o-1", work=50)
-    running.line("packing o-1")
+    emit(shop, server, "order.placed", order_id="held")
+    running.line("packing held")
     running.popen.send_signal(signal.SIGTERM)
     until(lambda: probe(running, "/readyz") == 503, "the first signal wasn't seen")
 
@@ -127,9 +134,10 @@ def test_a_second_signal_ends_it_at_once(
     running.popen.send_signal(number)
 
     assert running.end() == code
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30
 
 
+@pytest.mark.parametrize("grace", [4])
 @pytest.mark.parametrize(
     ("stuck", "where"), [("loop", "shop.py"), ("thread", "concurrent/futures/thread.py")]
 )

@@ -19,7 +19,7 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.nats]
 
-KILLS = 40
+KILLS = 24
 """At most, for a slow machine gets little done between two of them."""
 
 

@@ -32,7 +32,7 @@ async def settled(bank: Bank, server: NatsServer) -> tuple[list[str], list[str]]
         await bank.relayed()
         return len(await bank.committed()) == len(await stored(server))
 
-    await eventually(same)
+    await eventually(same, 60)
     return await bank.committed(), await stored(server)
 
 

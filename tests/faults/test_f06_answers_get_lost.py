@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.nats]
 
 async def test_f06_an_emit_whose_answer_is_lost_is_stored_once(stage: Stage) -> None:
     async with Proxy(stage.url) as proxy:
-        mailer = stage.service(url=proxy.url, emit_timeout=10)
+        mailer = stage.service(url=proxy.url, emit_timeout=60)
         stage.listen(mailer)
         async with mailer, asyncio.TaskGroup() as group:
             proxy.lose_answers()

@@ -42,9 +42,9 @@ async def test_f07_a_frozen_server_is_noticed_and_nothing_is_lost(
 async def test_f07_a_worker_that_wakes_up_after_its_lease_settles_nothing(
     stage: Stage, does: str
 ) -> None:
-    step = StepTaken(thread="gray", number=1, seconds=1.5)
-    frozen = stage.worker("frozen", ack_wait=2.0, concurrency=1, does=does)
-    other = stage.worker("other", ack_wait=2.0, concurrency=1)
+    step = StepTaken(thread="gray", number=1, seconds=3.0)
+    frozen = stage.worker("frozen", ack_wait=3.0, concurrency=1, does=does)
+    other = stage.worker("other", ack_wait=3.0, concurrency=1)
     frozen.start()
     await stage.started(1)
     source = stage.service("source")
@@ -58,13 +58,13 @@ async def test_f07_a_worker_that_wakes_up_after_its_lease_settles_nothing(
         frozen.thaw()
         await stage.history.until(lambda: len(ended(stage)) == 2, "both runs end")
         await stage.drained()
+        await stage.history.until(lambda: bool(handled(stage)), "the other one settles it")
 
     await stage.check()
     first, second = runs(stage)
     assert first.process == frozen.pid
     assert second.process == other.pid
-    handled = [one for one in stage.history.of(What.SETTLED) if one.detail == "ok"]
-    assert [one.process for one in handled] == [other.pid]
+    assert [one.process for one in handled(stage)] == [other.pid]
 
 
 def runs(stage: Stage) -> list[Entry]:
@@ -73,3 +73,7 @@ def runs(stage: Stage) -> list[Entry]:
 
 def ended(stage: Stage) -> list[Entry]:
     return stage.history.of(What.EFFECT, What.BROKEN)
+
+
+def handled(stage: Stage) -> list[Entry]:
+    return [one for one in stage.history.of(What.SETTLED) if one.detail == "ok"]

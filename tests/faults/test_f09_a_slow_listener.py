@@ -22,8 +22,8 @@ WIDTH = 100
 async def test_f09_a_slow_listener_gets_no_more_than_it_has_slots_and_each_event_once(
     stage: Stage,
 ) -> None:
-    mailer = stage.service(emit_timeout=25, publish_timeout=5)
-    stage.listen(mailer, concurrency=SLOTS, ack_wait=2.0)
+    mailer = stage.service(emit_timeout=60, publish_timeout=10)
+    stage.listen(mailer, concurrency=SLOTS, ack_wait=4.0)
     # Some run for longer than the ack wait: their heartbeats keep the lease.
     steps = [StepTaken(thread="slow", number=n, seconds=0.01) for n in range(MANY)]
     steps[::600] = [one.model_copy(update={"seconds": 5.0}) for one in steps[::600]]
@@ -42,7 +42,7 @@ async def test_f09_a_slow_listener_gets_no_more_than_it_has_slots_and_each_event
 
 
 async def test_f10_ten_thousand_events_at_once_are_stored_and_handled(stage: Stage) -> None:
-    mailer = stage.service(emit_timeout=25, publish_timeout=10)
+    mailer = stage.service(emit_timeout=120, publish_timeout=30)
     stage.listen(mailer, concurrency=WIDTH, ack_wait=30)
     steps = [StepTaken(thread=f"k{n % 50}", number=n, seconds=0.01) for n in range(BURST)]
     async with mailer:

@@ -18,7 +18,7 @@ MB = 1024 * 1024
 NO_LIMIT = -1
 """The stream may have all the room that the server has."""
 FILLER = "x" * 50_000
-AT_ONCE = 1.0
+AT_ONCE = 3.0
 
 
 @pytest.fixture

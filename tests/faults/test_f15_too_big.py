@@ -27,7 +27,7 @@ async def refusal(events: EventService, event: StepTaken | str, **options: objec
 async def test_f15_what_is_too_big_is_refused_before_it_is_sent_and_the_connection_stays(
     stage: Stage,
 ) -> None:
-    mailer = stage.service(emit_timeout=2)
+    mailer = stage.service(emit_timeout=10)
     stage.listen(mailer)
     payload = StepTaken(thread="big", number=2, filler="x" * (MOST + 1))
     with_headers = StepTaken(thread="big", number=3, filler="x" * (MOST - 300))

@@ -60,7 +60,7 @@ IDS = ("", " ", "a\r\nNats-Rollup: all", "a\x00", "a\u2028", "é", "x" * 200)
 async def test_f18_what_would_mean_something_to_the_server_is_refused_and_nothing_is_sent(
     stage: Stage,
 ) -> None:
-    source = stage.service("source", emit_timeout=1)
+    source = stage.service("source", emit_timeout=10)
     stage.listen(source)
     async with source:
         assert await tried(source, "step.taken", headers={"X-Fine": "yes"})

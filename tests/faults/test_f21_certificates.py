@@ -32,7 +32,7 @@ class Trust:
         server, key = self.authority.issue("server")
         self.server = NatsServer(
             config=f'tls {{ cert_file: "{server}", key_file: "{key}", '
-            f'ca_file: "{self.authority.path}", verify: true, timeout: 2 }}'
+            f'ca_file: "{self.authority.path}", verify: true, timeout: 10 }}'
         )
 
     def settings(self, **others: object) -> dict[str, object]:

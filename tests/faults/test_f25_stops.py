@@ -14,7 +14,7 @@ from tests.faults.harness.step import StepTaken
 pytestmark = [pytest.mark.faults, pytest.mark.nats]
 
 GRACE = 3.0
-LEASE = 30.0
+LEASE = 300.0
 """So long that nothing in here waits for it to run out."""
 
 
@@ -77,24 +77,24 @@ async def test_f25_a_stop_while_the_server_is_frozen_ends_in_time(
 async def test_f25_a_second_sigterm_ends_at_once_and_loses_nothing(stage: Stage) -> None:
     worker = stage.worker(ack_wait=1.0, settings={"grace": 20})
     source = stage.service("source")
-    step = StepTaken(thread="slow", number=1, seconds=3)
+    step = StepTaken(thread="slow", number=1, seconds=5)
     async with source:
         worker.start()
         await stage.started(1)
         await stage.emit(source, step)
         await stage.history.until(lambda: bool(stage.history.of(What.BEGUN)), "it works")
 
-        worker.signal(signal.SIGTERM)
-        await asyncio.sleep(0.3)
-        worker.signal(signal.SIGTERM)
         asked = time.monotonic()
-        code = await asyncio.to_thread(worker.wait, 20)
+        while worker.code is None:  # two that come before it looks are one
+            worker.signal(signal.SIGTERM)
+            await asyncio.sleep(0.3)
+        code = worker.code
         took = time.monotonic() - asked
         worker.start()
         await stage.handled(step.mark)
         await stage.drained()
 
-    stage.took("to end at once", took, 1)
+    stage.took("to end at once", took, 4)
     await stage.check()
     assert code == 128 + signal.SIGTERM
 

@@ -45,7 +45,7 @@ async def test_f26_a_read_loop_that_dies_is_replaced_while_every_observer_raises
 async def test_f26_a_blocked_loop_is_told_and_when_its_process_is_killed_nothing_is_lost(
     stage: Stage,
 ) -> None:
-    worker = stage.worker(concurrency=8, ack_wait=5.0)
+    worker = stage.worker(concurrency=8, ack_wait=8.0)
     source = stage.service("source")
     async with source:
         worker.start()
@@ -70,7 +70,7 @@ async def test_f26_a_blocked_loop_is_told_and_when_its_process_is_killed_nothing
 async def test_f26_a_listener_that_always_blocks_for_longer_than_its_lease_is_found(
     stage: Stage,
 ) -> None:
-    worker = stage.worker(concurrency=15, ack_wait=1.0, attempts=2)
+    worker = stage.worker(concurrency=15, ack_wait=1.0, attempts=3)
     source = stage.service("source")
     async with source:
         worker.start()

@@ -384,7 +384,7 @@ async def test_a_server_the_bus_cant_work_on_is_refused_at_once_with_the_reason(
         with pytest.raises(error, match=re.escape(words)) as raised:
             await shop.events.start()
 
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         assert raised.value.code == code
         assert shop.events.status().problems == ("service 'shop' isn't started",)
 

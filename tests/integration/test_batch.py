@@ -48,7 +48,7 @@ class Store:
 def service(server: NatsServer, store: Store, **options: Any) -> EventService:
     events = EventService("shop", settings=Settings(nats_url=server.url, grace=2))
     retry = Retry(attempts=2, start=0.05, jitter="none")
-    batch = Batch(max=20, max_wait=0.2)
+    batch = Batch(max=20, max_wait=1)
     events.subscribe(OrderPlaced, store.save, name="save", batch=batch, retry=retry, **options)
     events.observe(store.observe)
     return events

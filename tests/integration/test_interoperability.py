@@ -128,7 +128,7 @@ async def test_what_we_emit_is_on_the_wire_as_the_guide_says(
     emitted_at = datetime.fromisoformat(headers.pop("ce-time"))
     assert (receipt.stream, stored.subject) == ("EVENTS", "events.user.created")
     assert headers == WRITTEN
-    assert (emitted_at - before).total_seconds() < 5
+    assert (emitted_at - before).total_seconds() < 60
     assert json.loads(stored.data or b"") == {"user_id": "u 1", "email": "ada@example.org"}
 
 

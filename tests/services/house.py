@@ -72,7 +72,7 @@ class Watch:
             if one.outcome is outcome and listener in ("", one.listener)
         ]
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 45) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = 90) -> None:
         async with asyncio.timeout(seconds):
             while not condition():
                 self._more.clear()

@@ -49,7 +49,7 @@ def service(server: str, database: str, *, relay: bool) -> EventService:
     settings = Settings(
         nats_url=server,
         store_url=database,
-        emit_timeout=3.0,
+        emit_timeout=15.0,
         publish_timeout=0.5,
         grace=5.0,
         max_bytes=64 * 1024 * 1024,

@@ -13,7 +13,7 @@ from tests.faults.harness.ground import ApiRefusedError, Ground
 from tests.faults.harness.history import Entry, History, What
 from tests.faults.harness.load import Load
 from tests.faults.harness.pace import pace
-from tests.faults.harness.profile import bus, schedule
+from tests.faults.harness.profile import NAIVE, bus, schedule
 from tests.faults.harness.step import StepTaken
 from tests.faults.harness.witness import Witness
 from tests.faults.harness.worker import Work, Worker
@@ -21,7 +21,11 @@ from tests.waiting import comes_true
 
 __all__ = ("Stage",)
 
-DEFAULTS: dict[str, object] = {"emit_timeout": 10.0, "publish_timeout": 0.5, "grace": 5.0}
+DEFAULTS: dict[str, object] = {
+    "emit_timeout": 10.0 if NAIVE else 30.0,
+    "publish_timeout": 0.5,
+    "grace": 5.0,
+}
 CALM = 40.0
 QUICK = Retry(attempts=3, start=0.1, jitter="none")
 
