@@ -1,8 +1,8 @@
 """Which attempt a delivery is, and whether it is suspected of having crashed its process.
 
 The server's delivery count isn't an attempt count: it restarts when an event was parked, and it
-counts hand-backs and the neighbours of a crash. So failures are recorded, and only then (DESIGN.md
-4.7 and 4.8); a driver keeps the records.
+counts hand-backs and the neighbours of a crash. So failures are recorded, and only then
+(docs/adr/0004-attempts.md); a driver keeps the records.
 """
 
 from contextlib import suppress

@@ -19,7 +19,7 @@ class Handled:
     """The event that a listener is handling now; the source of ids for what it emits.
 
     Ids repeat when the listener runs again and emits the same, and differ for everything else
-    (DESIGN.md 4.9). The counter tells identical emits of one run apart.
+    (ADR 0014). The counter tells identical emits of one run apart.
     """
 
     id: str

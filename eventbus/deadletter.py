@@ -1,7 +1,7 @@
 """Build a dead letter from a message and a failure, and read it back.
 
 The body stays byte for byte, the headers stay without those of the server, and
-``Eventbus-Dead-*`` says what happened (DESIGN.md section 5).
+``Eventbus-Dead-*`` says what happened.
 """
 
 import hashlib

@@ -229,8 +229,7 @@ class Dispatcher:
         if given_up is not None:
             return given_up
         if run.verdict.suspect:
-            # One at a time until it is settled: if the process dies meanwhile, it was this one
-            # (DESIGN.md 4.8).
+            # One at a time until it is settled: if the process dies meanwhile, it was this one.
             await self._alone.acquire()
             run.alone = True
             self._suspect = run.delivery.stream, run.delivery.sequence

@@ -420,7 +420,7 @@ class Emitter:
     async def _check_duplicate(
         self, driver: Driver, envelope: Envelope, receipt: Receipt, *, fresh: bool
     ) -> None:
-        """Refuse a duplicate that isn't this event (DESIGN.md 4.9)."""
+        """Refuse a duplicate that isn't this event (ADR 0014)."""
         stored = await driver.stored(receipt)
         if stored is None and not fresh:
             return

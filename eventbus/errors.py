@@ -390,7 +390,7 @@ class NoStreamError(PublishError):
     code = "driver.no_stream"
 
 
-class EmitUnknown(PublishError):  # noqa: N818 - named in DESIGN.md: an outcome more than an error
+class EmitUnknown(PublishError):  # noqa: N818 - an outcome more than an error
     """No answer came in time: the event may or may not be stored.
 
     Emitting the same event object again can't store it twice within the duplicate window (P2).

@@ -46,8 +46,8 @@ class Data(BaseModel):
     """Base of everything in a payload: frozen, and strict about unknown fields when emitting.
 
     Nested payload models inherit it, so that one rule holds at every depth. Reading is tolerant:
-    a field that this side doesn't know is ignored (DESIGN.md section 2). ``extra="allow"`` is
-    refused; declare a ``dict`` field for open data.
+    a field that this side doesn't know is ignored. ``extra="allow"`` is refused; declare a
+    ``dict`` field for open data.
     """
 
     model_config = ConfigDict(

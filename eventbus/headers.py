@@ -1,6 +1,6 @@
 """The wire names of every header, and how values are written and read.
 
-CloudEvents 1.0 binary mode plus W3C trace context plus our own (DESIGN.md section 5).
+CloudEvents 1.0 binary mode plus W3C trace context plus our own; docs/guide/wire.md lists them.
 """
 
 import re

@@ -50,7 +50,7 @@ def _rendered(milliseconds: int) -> str:
 def derived_id(*parts: str | int | bytes) -> str:
     """Return an id that is equal for equal parts, and for practical purposes only then.
 
-    Used for what a listener emits, so that a redelivery emits the same ids again (DESIGN 4.9).
+    Used for what a listener emits, so that a redelivery emits the same ids again (ADR 0014).
     """
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:

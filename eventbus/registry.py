@@ -102,7 +102,7 @@ class Registry:
     def resolve(self, name: str, version: int | None = None) -> type[Event]:
         """Return the class to read an event with: that version, the newest where None.
 
-        A version newer than all known is read as the newest known (DESIGN.md section 5).
+        A version newer than all known is read as the newest known.
 
         Raises:
             UnknownEventError: No such name, or no such version of it.

@@ -61,7 +61,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "retry_attempts": ("EVENTS_RETRY_ATTEMPTS", "EVENT_RETRY_ATTEMPTS"),
     "retry_delay": ("EVENTS_RETRY_DELAY_SECONDS", "EVENT_RETRY_DELAY"),
 }
-"""Environment variables of other conventions, by setting (DESIGN.md section 6)."""
+"""Environment variables of other conventions, by setting."""
 _SCHEMES = ("nats", "tls", "ws", "wss")
 _NUMBERS = ("EVENTS_RETRY_ATTEMPTS", "EVENT_RETRY_ATTEMPTS", "EVENTS_RETRY_DELAY_SECONDS")
 _MILLISECONDS = ("EVENT_RETRY_DELAY",)

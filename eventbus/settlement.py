@@ -1,4 +1,4 @@
-"""Carry out a decision: the one place that calls ack, nak and term (DESIGN.md 4.1)."""
+"""Carry out a decision: the one place that calls ack, nak and term."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

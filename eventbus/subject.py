@@ -1,6 +1,6 @@
 """Build, validate and match names and NATS subjects; the only place that knows ``*``, ``>``, ``.``.
 
-The wire layout is DESIGN.md section 5.
+The layout is told in docs/guide/wire.md.
 """
 
 import base64

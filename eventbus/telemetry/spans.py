@@ -23,7 +23,7 @@ from eventbus.middleware.base import CallEmit, CallNext, Context
 
 __all__ = ("ConsumeTracing", "EmitTracing")
 
-# Not the process's propagator: these headers are part of the wire (DESIGN.md section 5).
+# Not the process's propagator: these headers are part of the wire.
 _W3C_BAGGAGE = W3CBaggagePropagator()
 _W3C = CompositePropagator([TraceContextTextMapPropagator(), _W3C_BAGGAGE])
 _TRACEPARENT = "traceparent"

@@ -72,7 +72,7 @@ async def test_f13_an_event_that_ends_its_process_is_found_and_none_beside_it_is
     await stage.check()
     assert (letter.mark, letter.reason, letter.attempts) == (POISON, "crash", ATTEMPTS)
     assert [one.mark for one in await stage.ground.letters()] == [POISON]
-    # The first run isn't an attempt: nobody knows yet whom to suspect (DESIGN.md 4.8).
+    # The first run isn't an attempt: nobody knows yet whom to suspect (docs/adr/0004-attempts.md).
     assert stage.history.counts(What.BEGUN)[POISON] == ATTEMPTS + 1
 
 

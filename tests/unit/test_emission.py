@@ -345,7 +345,7 @@ async def test_in_one_run_a_listener_repeats_what_stayed_unknown(driver: Recordi
     assert told[0].id == told[1].id  # type: ignore[union-attr]
 
 
-# Duplicates (DESIGN.md 4.9) -------------------------------------------------------------------
+# Duplicates -----------------------------------------------------------------------------------
 
 
 def duplicate() -> Receipt:

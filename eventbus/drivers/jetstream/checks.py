@@ -13,7 +13,7 @@ MESSAGE_ID = "Nats-Msg-Id"
 """What the server deduplicates by."""
 
 LONGEST_SUBJECT = 1024
-"""Far below the server's control line of 4096, over which it ends the connection (T8)."""
+"""Far below the server's control line of 4096, over which it ends the connection."""
 
 _SUBJECT = re.compile(r"[!-)+\-/-=?-~]+(\.[!-)+\-/-=?-~]+)*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -37,7 +37,7 @@ def check_headers(headers: Mapping[str, str], id: str | None = None) -> int:
     """Return how many bytes headers take on the wire, with that of a message's id.
 
     Raises:
-        HeaderError: A name or value that would arrive changed (T20), or not at all.
+        HeaderError: A name or value that would arrive changed, or not at all.
     """
     if type(headers) is Headers and (id is None or headers.get_own(ID) == id):
         size = _HEADER_LINES + len(headers.written)

@@ -1,4 +1,4 @@
-"""The durable of a listener as DESIGN.md section 5 declares it; pure."""
+"""The durable of a listener as it is declared to the server; pure."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -56,7 +56,7 @@ def declared_durable(spec: ConsumerSpec, filters: Iterable[str]) -> Table:
     """Return the configuration of a durable, without where it starts."""
     return described(
         {
-            # Both names: it is what the API subject, and so a permission, is built from (T23).
+            # Both names: it is what the API subject, and so a permission, is built from.
             "name": spec.durable,
             **({"durable_name": spec.durable} if spec.lasting else {"mem_storage": True}),
             "ack_policy": "explicit",
@@ -64,7 +64,7 @@ def declared_durable(spec: ConsumerSpec, filters: Iterable[str]) -> Table:
             "max_deliver": -1,
             "max_ack_pending": spec.max_ack_pending,
             "filter_subjects": [*filters],
-            "backoff": [],  # naks ignore it and it overrides ack_wait (reliability.md, finding 7)
+            "backoff": [],  # naks ignore it, and it overrides ack_wait
             **_priority(spec),
             **({} if spec.kept is None else {"inactive_threshold": round(spec.kept * 1e9)}),
         },

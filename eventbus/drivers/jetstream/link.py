@@ -59,7 +59,7 @@ class Link:
         """Connect to one server and listen for answers.
 
         Raises:
-            NotAuthorizedError: Credentials, or no permission to receive answers (T18).
+            NotAuthorizedError: Credentials, or no permission to receive answers.
             CertificateError, NotConnectedError: As `dial`.
         """
         link = cls(on_lost)

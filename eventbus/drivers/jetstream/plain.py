@@ -32,7 +32,7 @@ async def heeding(work: Awaitable[T]) -> T:
 
 
 class PlainClient(Client):
-    """nats-py's client, with two ways closed for a message to end its read loop (T11)."""
+    """nats-py's client, with two ways closed for a message to end its read loop."""
 
     async def flush(self, timeout: int = FLUSH_PATIENCE) -> None:  # noqa: ASYNC109 - nats-py's
         """Wait until the server has seen what was written."""

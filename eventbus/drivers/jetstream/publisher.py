@@ -240,7 +240,7 @@ def _considered(emit: _Emit, raw: Raw) -> Receipt | None:
     if code in NO_ROOM:
         raise _certain(emit, BackpressureError(stream=stream or "?", problem=problem))
     if code == CONFLICT:
-        # Checked before the message id: an earlier try may be what it met (trap 4).
+        # Checked before the message id: an earlier try may be what it met.
         raise SequenceConflictError(name=emit.name, subject=emit.message.subject)
     if code in PASSING or number(error.get("code")) >= _SERVER_FAULT:
         emit.problem = f"{problem} ({code})"

@@ -174,7 +174,7 @@ class JetStreamRoom:
         """Return the subjects of a kind that are stored.
 
         Those that are no event's are left out: as a filter, ``events.*``, which anybody may
-        publish to literally, would purge more than itself (T21).
+        publish to literally, would purge more than itself.
         """
         stored = await self._events.subjects(kind)
         return tuple(one for one in stored if self._subjects.event_name(one) is not None)

@@ -1,4 +1,4 @@
-"""The streams of a namespace as DESIGN.md section 5 declares them, for a server's API level; pure.
+"""The streams of a namespace as they are declared for a server's API level; pure.
 
 Two streams carry the events: schedules exclude ``discard: new``, so what waits has its own.
 """

@@ -231,7 +231,7 @@ class Wire:
         return cast("Mapping[str, object]", getattr(self._client, "_server_info", {}))
 
     async def _error(self, error: Exception) -> None:
-        """Take nats-py's asynchronous errors; never raises, that would end its read loop (T11)."""
+        """Take nats-py's asynchronous errors; never raises, that would end its read loop."""
         if not self._client.is_connected:
             self._errors.append(error)
             return
@@ -289,7 +289,7 @@ class Wire:
             take(message)
 
         try:
-            # No limits: beyond one, nats-py drops what the server counts as delivered (T17).
+            # No limits: beyond one, nats-py drops what the server counts as delivered.
             made = await heeding(
                 self._client.subscribe(  # pyright: ignore[reportUnknownMemberType]
                     subject, queue, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0
