@@ -217,6 +217,15 @@ class Subjects:
         """Where an atomic listener leaves its mark."""
         return f"{self.namespace}-inbox.{service}.{listener}.{encode_key(id)}"
 
+    def inboxes(self, durable: str = "") -> str:
+        """Return the pattern of the marks of a durable's listener; of all without one."""
+        service, _, listener = durable.partition("__")
+        return (
+            f"{self.namespace}-inbox.{service}.{listener}.>"
+            if durable
+            else f"{self.namespace}-inbox.>"
+        )
+
     def state(self, name: str, key: str) -> str:
         """Where the last state event of a key is kept."""
         return f"{self.namespace}-state.{name}.{encode_key(key)}"

@@ -143,6 +143,14 @@ class Room(Protocol):
         """Remove what is stored on one subject at and below a sequence; return how many."""
         ...
 
+    async def has_marks(self) -> bool:
+        """Tell whether an atomic listener's mark is stored."""
+        ...
+
+    async def purge_marks(self, durable: str, last: int) -> int:
+        """Remove the marks that a durable's listener left at and below a sequence; tell how many."""
+        ...
+
     async def take_turn(self) -> bool:
         """Become, or stay, the one in the cluster that makes room; False where another one is."""
         ...

@@ -21,7 +21,7 @@ from eventbus.telemetry.conditions import (
 )
 from eventbus.telemetry.signals import Observer
 
-__all__ = ("Janitor", "purgeable")
+__all__ = ("Janitor", "marks_purgeable", "purgeable")
 
 LOOK_EVERY = 2.0
 LOOK_SOON = 0.5
@@ -65,6 +65,36 @@ def purgeable(
     if handled and thorough:
         return min(*handled, last)
     return min(*handled, last, recent - 1)
+
+
+def marks_purgeable(
+    one: DurableState,
+    subjects: Iterable[str],
+    durables: Sequence[DurableState],
+    last: int,
+    *,
+    recent: int,
+    thorough: bool,
+) -> int:
+    """Return the sequence at and below which the marks of a durable's listener may be purged.
+
+    A mark lies behind the event that it speaks of. So it goes once nothing is stored before it
+    that its listener takes: without its event it tells nobody anything.
+
+    Args:
+        one: The durable of an atomic listener.
+        subjects: Those that still hold something.
+        durables: As of `purgeable`.
+        last: As of `purgeable`.
+        recent: As of `purgeable`.
+        thorough: As of `purgeable`.
+    """
+    own = (
+        purgeable(each, durables, last, recent=recent, thorough=thorough)
+        for each in subjects
+        if one.takes(each)
+    )
+    return min(one.handled, last, *own, *(() if thorough else (recent - 1,)))
 
 
 class Janitor:
@@ -171,7 +201,19 @@ class Janitor:
             if to > self._purged.get(subject, 0):
                 freed += await room.purge(subject, to)
                 self._purged[subject] = to
+        if await room.has_marks():
+            stored = (*await room.subjects(), *await room.retries())
+            for one in durables:
+                to = marks_purgeable(one, stored, durables, last, recent=recent, thorough=thorough)
+                freed += await self._purge_marks(one.durable, to)
         return freed
+
+    async def _purge_marks(self, durable: str, to: int) -> int:
+        place = f"marks of {durable}"
+        if to <= self._purged.get(place, 0):
+            return 0
+        self._purged[place] = to
+        return await self._room.purge_marks(durable, to)
 
     async def _look_at_durables(self, fill: Fill) -> None:
         """Tell of durables that nobody works, and of unread events that will soon be too old."""

@@ -30,6 +30,7 @@ __all__ = ("CANT_APPLY", "NaiveService")
 
 _NO_VERSIONS = "a naive bus has no versions"
 _NO_OUTBOX = "a naive bus has no outbox"
+_NO_BATCHES = "a naive bus has no batches"
 CANT_APPLY: Mapping[str, str] = {
     "test_f02_what_left_the_outbox_survives_a_power_cut": _NO_OUTBOX,
     "test_f03_with_the_inbox_killed_workers_have_each_effect_once": "a naive bus has no inbox",
@@ -41,6 +42,8 @@ CANT_APPLY: Mapping[str, str] = {
         _NO_VERSIONS
     ),
     "test_f23_a_version_newer_than_all_known_is_read_as_the_newest": _NO_VERSIONS,
+    "test_f28_what_atomic_listeners_emit_is_stored_once_whoever_dies": _NO_BATCHES,
+    "test_f28_what_atomic_listeners_emit_is_stored_once_where_the_server_dies": _NO_BATCHES,
 }
 """Cases, by the name of their function, that say nothing about such a bus, and why."""
 

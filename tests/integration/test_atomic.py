@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventbus import Context, Event, EventService, Receipt, Retry
+from eventbus.clock import SystemClock
 from eventbus.delivery import Outcome
 from eventbus.drivers.base import Driver
+from eventbus.drivers.jetstream import turn
 from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.drivers.memory import MemoryBroker, MemoryDriver, Sizes
 from eventbus.drivers.wrappers import Fallback
@@ -24,7 +26,9 @@ from eventbus.errors import (
 from eventbus.kinds import StateEvent
 from eventbus.telemetry.signals import Emitted, Happened, Settled
 from eventbus.thread import in_loop, in_thread
+from eventbus.worker.janitor import Janitor
 from tests.integration.rig import settings_of
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from eventbus.embedded import NatsServer
@@ -437,6 +441,56 @@ async def test_a_replay_passes_marks_only_when_it_is_asked_to(yard: Yard) -> Non
 
     assert runs == [False, True, True]
     assert await yard.shipped() == [1, 3]
+
+
+async def test_marks_make_room_with_their_events_and_not_before(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn, "LASTS", 1)
+    may = asyncio.Event()
+
+    async def slow(event: Asked) -> None:
+        await may.wait()
+
+    def service() -> EventService:
+        events = yard.service()
+        yard.listen(events, ship)
+        events.subscribe(Asked, slow, concurrency=100)
+        return events
+
+    async with service() as events:
+        receipts: list[Receipt] = []
+        for _ in range(20):
+            receipts.append(await events.emit(Asked(count=0)))
+            await yard.seen.until(*[Outcome.OK] * len(receipts))
+        await events.stop(grace=0)  # and its janitor
+    driver = await yard.driver()
+
+    async def marked() -> int:
+        places = [f"yard-inbox.yard.ship.{one.id}" for one in receipts]
+        return len([one for one in places if await driver.marked(one) is not None])  # type: ignore[attr-defined]
+
+    async def looked() -> bool:
+        assert driver.room is not None
+        if not await driver.room.take_turn():
+            return False
+        await Janitor(driver.room, yard.seen, SystemClock()).look(pressed=True)
+        return True
+
+    await eventually(looked, 60)
+    held = await marked()
+    may.set()
+    async with service():
+        await eventually(lambda: _is_idle(driver, "yard__slow"))
+    await eventually(looked, 60)
+
+    assert held == 20
+    assert await marked() <= 1  # that of the newest event lies behind it
+
+
+async def _is_idle(driver: Driver, durable: str) -> bool:
+    state = await driver.measure(durable)
+    return state is not None and not state.unread
 
 
 def test_a_listener_has_one_kind_of_mark() -> None:

@@ -214,6 +214,46 @@ async def test_marks_on_the_server_skip_what_was_handled(nats_server: NatsServer
     assert handled == [1]
 
 
+@pytest.mark.parametrize("kv", [False, True], ids=["sql", "kv"])
+async def test_a_replay_passes_marks_only_when_it_is_asked_to(
+    nats_server: NatsServer, database_url: str, engine: AsyncEngine, kv: bool
+) -> None:
+    seen, runs = Seen(), list[bool]()
+
+    async def note(event: Paid, context: Context) -> None:
+        runs.append(context.is_replay)
+        if not kv:
+            await book(event, context)
+
+    async with bank(nats_server.url, database_url, note, seen, kv=kv) as events:
+        await events.emit(Paid(account="a", number=1))
+        await seen.until(Outcome.OK)
+        await events.replay("book", "all")
+        assert seen.outcomes == [Outcome.OK, Outcome.DUPLICATE]
+        for _ in range(2):
+            await events.replay("book", "all", again=True)
+        await again(nats_server.url)
+        await seen.until(Outcome.OK, Outcome.DUPLICATE, Outcome.OK, Outcome.OK, Outcome.DUPLICATE)
+
+    assert runs == [False, True, True]
+    assert await booked(engine) == (0 if kv else 3)
+
+
+async def test_in_a_replay_that_passes_marks_a_redelivery_is_known(
+    nats_server: NatsServer, database_url: str, engine: AsyncEngine
+) -> None:
+    seen = Seen()
+
+    async with bank(nats_server.url, database_url, book, seen) as events:
+        await events.emit(Paid(account="a", number=1))
+        await again(nats_server.url)
+        await until(lambda: _count(seen, 2), "both settle")
+        await events.replay("book", "all", again=True)
+
+    assert sorted(seen.outcomes[2:]) == sorted([Outcome.OK, Outcome.DUPLICATE])
+    assert await booked(engine) == 2
+
+
 @pytest.mark.parametrize("wrong", ["sqlite", 1.5])
 def test_an_inbox_that_there_isnt_is_refused(wrong: object) -> None:
     events = EventService("bank")

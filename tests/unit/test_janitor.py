@@ -19,7 +19,7 @@ from eventbus.telemetry.conditions import (
     UnreadAging,
 )
 from eventbus.telemetry.signals import Happened
-from eventbus.worker.janitor import Janitor, purgeable
+from eventbus.worker.janitor import Janitor, marks_purgeable, purgeable
 from tests.unit.conftest import START, StillClock
 
 CREATED = "events.user.created"
@@ -81,6 +81,28 @@ def test_how_far_a_subject_may_be_purged(
     assert purgeable(CREATED, durables, LAST, recent=50, thorough=thorough) == to
 
 
+@pytest.mark.parametrize(
+    ("stored", "others", "thorough", "to"),
+    [
+        ([], [], True, 80),
+        ([], [], False, 49),
+        ([CREATED], [], True, 80),
+        ([CREATED], [durable("audit__trail", "events.>", delivered=30)], True, 30),
+        (["events.user.updated"], [durable("audit__trail", "events.>", delivered=30)], True, 80),
+        ([], [durable("audit__trail", "events.>", delivered=30)], True, 80),
+    ],
+)
+def test_how_far_marks_may_be_purged(
+    stored: list[str], others: list[DurableState], thorough: bool, to: int
+) -> None:
+    one = durable(delivered=80)
+    every = [one, *others]
+
+    found = marks_purgeable(one, stored, every, LAST, recent=50, thorough=thorough)
+
+    assert found == to
+
+
 def test_those_hold_the_room_who_have_most_left() -> None:
     durables = [
         durable("idle__one", delivered=100),
@@ -107,6 +129,7 @@ class FakeRoom:
         self.readers: list[DurableState] = []
         self.stored = [CREATED]
         self.parked: list[str] = []
+        self.marks = False
         self.freed: list[int] = []
         """What the next purges remove; then nothing."""
         self.has_turn = True
@@ -146,6 +169,13 @@ class FakeRoom:
 
     async def purge(self, subject: str, last: int) -> int:
         self.journal.append(f"purge {subject} {last}")
+        return self.freed.pop(0) if self.freed else 0
+
+    async def has_marks(self) -> bool:
+        return self.marks
+
+    async def purge_marks(self, durable: str, last: int) -> int:
+        self.journal.append(f"purge marks of {durable} {last}")
         return self.freed.pop(0) if self.freed else 0
 
     async def take_turn(self) -> bool:
@@ -271,6 +301,20 @@ async def test_for_a_large_event_ids_are_forgotten_too(desk: Desk) -> None:
     await desk.janitor.look(pressed=True)
 
     assert desk.room.journal == ["settle", f"purge {CREATED} 49", f"purge {CREATED} 80"]
+
+
+async def test_marks_go_behind_the_events_that_they_speak_of(desk: Desk) -> None:
+    desk.room.bytes = [900]
+    desk.room.marks = True
+    desk.room.readers = [durable(delivered=40)]
+
+    await desk.janitor.look()
+
+    assert desk.room.journal == [
+        "settle",
+        f"purge {CREATED} 40",
+        "purge marks of mail__send 40",
+    ]
 
 
 async def test_a_retry_that_nobody_takes_stays(desk: Desk) -> None:

@@ -122,6 +122,17 @@ class JetStreamRoom:
         assert self._subjects.event_name(subject), f"{subject!r} isn't one event's subject"
         return await self._position.purge(subject, last)
 
+    async def has_marks(self) -> bool:
+        """Tell whether an atomic listener's mark is stored."""
+        found = await self._events.message(seq=1, next_by_subj=self._subjects.inboxes())
+        return found is not None
+
+    async def purge_marks(self, durable: str, last: int) -> int:
+        """Remove the marks that a durable's listener left at and below a sequence; tell how many."""
+        if not all(durable.partition("__")):  # not one of ours
+            return 0
+        return await self._events.purge(self._subjects.inboxes(durable), last + 1)
+
     async def take_turn(self) -> bool:
         """Become, or stay, the one in the cluster that makes room; False where another one is."""
         return await self._turn.take()

@@ -196,11 +196,11 @@ class MemoryBroker:
         return receipt
 
     def purge(self, subject: str, last: int) -> int:
-        """Remove the events of one subject at and below a sequence; return how many."""
+        """Remove what is stored on a subject or pattern at and below a sequence; return how many."""
         gone = [
             one.sequence
             for one in self.events.all()
-            if one.sequence <= last and one.message.subject == subject
+            if one.sequence <= last and covers(subject, one.message.subject)
         ]
         for sequence in gone:
             self.events.remove(sequence)

@@ -8,6 +8,7 @@ from functools import partial
 from eventbus.drivers.memory.broker import MemoryBroker
 from eventbus.drivers.memory.stream import Stream
 from eventbus.drivers.room import DurableState, Fill
+from eventbus.subject import covers
 
 __all__ = ("MemoryRoom",)
 
@@ -64,6 +65,15 @@ class MemoryRoom:
     async def purge(self, subject: str, last: int) -> int:
         """Remove what is stored on one subject at and below a sequence; return how many."""
         return self._broker.purge(subject, last)
+
+    async def has_marks(self) -> bool:
+        """Tell whether an atomic listener's mark is stored."""
+        every = self._broker.subjects.inboxes()
+        return any(covers(every, one.message.subject) for one in self._broker.events.all())
+
+    async def purge_marks(self, durable: str, last: int) -> int:
+        """Remove the marks that a durable's listener left at and below a sequence; tell how many."""
+        return self._broker.purge(self._broker.subjects.inboxes(durable), last)
 
     async def take_turn(self) -> bool:
         """Make room."""

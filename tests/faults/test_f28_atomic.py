@@ -1,0 +1,84 @@
+"""F28: who works an atomic listener is killed (kill -9) at any point, and so is the server."""
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from eventbus import EventService
+from eventbus.embedded import NatsServer
+from eventbus.settings import Settings
+from tests.faults.harness.ground import Ground
+from tests.faults.harness.mill import Mill
+from tests.faults.harness.step import StepTaken
+
+pytestmark = [pytest.mark.faults, pytest.mark.nats]
+
+
+class Source:
+    """Emits the steps that are ground."""
+
+    def __init__(self, events: EventService) -> None:
+        self._events = events
+        self.marks: list[str] = []
+
+    async def more(self, count: int) -> None:
+        steps = [
+            StepTaken(thread="w", number=len(self.marks) + number, seconds=0.02)
+            for number in range(count)
+        ]
+        await self._events.emit_many(steps)
+        self.marks.extend(one.mark for one in steps)
+
+
+@asynccontextmanager
+async def source(server: NatsServer) -> AsyncIterator[Source]:
+    async with EventService("source", settings=Settings(nats_url=server.url)) as events:
+        yield Source(events)
+
+
+def halves(marks: list[str]) -> Counter[tuple[str, int]]:
+    """Return what is in the stream where each step became two events, once."""
+    return Counter((mark, half) for mark in marks for half in range(2))
+
+
+async def test_f28_what_atomic_listeners_emit_is_stored_once_whoever_dies(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    chance = random.Random(28)
+    async with Mill.open(nats_server.url, tmp_path) as mill, source(nats_server) as steps:
+        for _ in range(10):
+            await steps.more(12)
+            workers = await mill.worker(), await mill.worker()
+            await mill.grinds(2)
+            for worker in workers:
+                await mill.kill_soon(worker, chance)
+        await mill.worker()
+        await mill.done(2 * len(steps.marks))
+        stored = await mill.stored()
+
+    assert stored == halves(steps.marks)
+    assert await Ground(nats_server.url).letters() == []
+
+
+async def test_f28_what_atomic_listeners_emit_is_stored_once_where_the_server_dies(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    chance = random.Random(280)
+    async with Mill.open(nats_server.url, tmp_path) as mill, source(nats_server) as steps:
+        worker = await mill.worker()
+        for _ in range(3):
+            await steps.more(25)
+            await mill.grinds(chance.randrange(2, 30))
+            nats_server.kill()
+            nats_server.restart()
+        await mill.kill_soon(worker, chance)
+        await mill.worker()
+        await mill.done(2 * len(steps.marks))
+        stored = await mill.stored()
+
+    assert stored == halves(steps.marks)
+    assert await Ground(nats_server.url).letters() == []
