@@ -127,6 +127,28 @@ class Envelope:
             trace=scope.trace,
         )
 
+    def traced(self, trace: Mapping[str, str]) -> "Envelope":
+        """Return it with another trace; quicker than `dataclasses.replace`."""
+        return Envelope(
+            self.event,
+            self.body,
+            self.id,
+            self.name,
+            self.version,
+            self.time,
+            self.source,
+            self.key,
+            self.correlation_id,
+            self.causation_id,
+            self.tags,
+            self.kind,
+            self.expires,
+            self.due,
+            self.headers,
+            trace,
+            self.tick,
+        )
+
 
 def _tags(spec: EventSpec, more: tuple[str, ...]) -> tuple[str, ...]:
     """Return the tags of the class and those of the emit, each once."""

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Callable
+from typing import TypeAlias
 
 from bench.load import Case, Meter, Result, in_flight, payload
 from eventbus import Event, EventService, Settings
 from eventbus.telemetry.metrics import Metrics
 
-__all__ = ("CASES", "OrderPlaced", "event_of", "service_of")
+__all__ = ("CASES", "Make", "OrderPlaced", "consume", "emit", "event_of", "service_of")
 
 MAX_BYTES = 4 * 1024**3
 
@@ -36,6 +38,10 @@ def service_of(url: str) -> EventService:
     return events
 
 
+Make: TypeAlias = Callable[[str], EventService]
+"""Makes the service of a run, by the server's URL."""
+
+
 def event_of(number: int) -> OrderPlaced:
     """Return the event of a number, validated from its fields."""
     fields = payload(number)
@@ -43,10 +49,10 @@ def event_of(number: int) -> OrderPlaced:
     return OrderPlaced.model_validate(fields)
 
 
-async def emit(url: str, events: int, width: int) -> Result:
+async def emit(url: str, events: int, width: int, make: Make = service_of) -> Result:
     """Emit with ``width`` in flight."""
     latencies: list[float] = []
-    async with service_of(url) as service:
+    async with make(url) as service:
 
         async def one(number: int) -> None:
             began = time.perf_counter()
@@ -69,9 +75,9 @@ async def emit_many(url: str, events: int) -> Result:
     return meter.result(events)
 
 
-async def consume(url: str, events: int) -> Result:
+async def consume(url: str, events: int, make: Make = service_of) -> Result:
     """Handle stored events with an async typed listener; each is acknowledged."""
-    async with service_of(url) as service:
+    async with make(url) as service:
         for first in range(0, events, 10_000):
             numbers = range(first, min(events, first + 10_000))
             await service.emit_many([event_of(number) for number in numbers])
@@ -83,7 +89,7 @@ async def consume(url: str, events: int) -> Result:
         if handled == events:
             done.set()
 
-    service = service_of(url)
+    service = make(url)
     service.subscribe(OrderPlaced, take, start="all", concurrency=500)
     with Meter() as meter:
         await service.start()

@@ -20,8 +20,16 @@ from eventbus.drivers.base import Receipt
 from eventbus.envelope import Envelope
 from eventbus.errors import Discard, RetryLater, Signal, error_type
 from eventbus.middleware.base import CallEmit, CallNext, Context
+from eventbus.telemetry.quickspan import (
+    UNUSUAL,
+    Facts,
+    Origin,
+    QuickSpan,
+    QuickSpans,
+    attributes_of,
+)
 
-__all__ = ("ConsumeTracing", "EmitTracing")
+__all__ = ("SCOPE", "ConsumeTracing", "EmitTracing")
 
 # Not the process's propagator: these headers are part of the wire.
 _W3C_BAGGAGE = W3CBaggagePropagator()
@@ -29,7 +37,10 @@ _W3C = CompositePropagator([TraceContextTextMapPropagator(), _W3C_BAGGAGE])
 _TRACEPARENT = "traceparent"
 _USUAL = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _BAGGAGE = "baggage"
-_SCOPE = "eventbus"
+_NO_TRACE = "0" * 32
+_NO_SPAN = "0" * 16
+SCOPE = "eventbus"
+"""What the spans name as their library."""
 
 
 class EmitTracing:
@@ -41,34 +52,53 @@ class EmitTracing:
     """
 
     def __init__(
-        self, provider: trace.TracerProvider | None = None, subject: Callable[[str], str] = str
+        self,
+        provider: trace.TracerProvider | None = None,
+        subject: Callable[[str], str] = str,
+        quick: QuickSpans | None = None,
     ) -> None:
         provider = provider or trace.get_tracer_provider()
-        self._tracer = provider.get_tracer(_SCOPE)
+        self._tracer = provider.get_tracer(SCOPE)
         self._follows = _follows_parent(provider)
         self._subject = subject
+        self._quick = quick
 
     async def __call__(self, envelope: Envelope, call_next: CallEmit) -> Receipt:
         """Emit within a span."""
+        if self._quick is not None:
+            origin = _origin_of_emit(envelope.trace)
+            if self._quick.can_make(origin):
+                return await self._emit_quickly(self._quick, origin, envelope, call_next)
         parent = _surrounding(envelope.trace)
         if self._follows and _unsampled(_span_context(parent)):
             return await call_next(_carrying(envelope, parent))
-        span = self._tracer.start_span(
-            f"send {envelope.name}",
-            parent,
-            SpanKind.PRODUCER,
-            # At once, and not once it records: each setting of attributes takes a lock.
-            {
-                **_operation("send", envelope.name, self._subject(envelope.name)),
-                "messaging.message.id": envelope.id,
-                "messaging.message.conversation_id": envelope.correlation_id,
-                "messaging.message.body.size": len(envelope.body),
-                "eventbus.event.version": envelope.version,
-            },
-        )
+        # At once, and not once it records: each setting of attributes takes a lock.
+        facts = attributes_of(self._facts(envelope))
+        span = self._tracer.start_span(f"send {envelope.name}", parent, SpanKind.PRODUCER, facts)
         within = trace.set_span_in_context(span, parent)
         with _Within(span, within):
             return await call_next(_carrying(envelope, within))
+
+    async def _emit_quickly(
+        self, quick: QuickSpans, origin: Origin | None, envelope: Envelope, call_next: CallEmit
+    ) -> Receipt:
+        facts = self._facts(envelope)
+        span = quick.start(f"send {envelope.name}", SpanKind.PRODUCER, origin, facts)
+        carried = {_TRACEPARENT: span.traceparent}
+        with _Within(span, trace.set_span_in_context(span)):
+            return await call_next(envelope.traced(carried))
+
+    def _facts(self, envelope: Envelope) -> Facts:
+        # The strings alone: a span that waits for its export must not keep events alive.
+        return (
+            _sent,
+            self._subject,
+            envelope.name,
+            envelope.id,
+            envelope.correlation_id,
+            len(envelope.body),
+            envelope.version,
+        )
 
 
 class ConsumeTracing:
@@ -79,13 +109,24 @@ class ConsumeTracing:
     parent, there is no span; what the listener does then stays in the unsampled trace.
     """
 
-    def __init__(self, provider: trace.TracerProvider | None = None) -> None:
+    def __init__(
+        self, provider: trace.TracerProvider | None = None, quick: QuickSpans | None = None
+    ) -> None:
         provider = provider or trace.get_tracer_provider()
-        self._tracer = provider.get_tracer(_SCOPE)
+        self._tracer = provider.get_tracer(SCOPE)
         self._follows = _follows_parent(provider)
+        self._quick = quick
 
     async def __call__(self, context: Context, call_next: CallNext) -> None:
         """Run the rest of the chain within a span."""
+        if self._quick is not None:
+            carried = _origin_of(context.trace)
+            if self._quick.can_make(carried):
+                name, facts = f"process {context.name}", _facts(context)
+                quick = self._quick.start(name, SpanKind.CONSUMER, carried, facts)
+                with _Within(quick, trace.set_span_in_context(quick, otel.Context())):
+                    await call_next(context)
+                return
         # From nothing: where the driver delivers in the emitter's task, its span isn't the parent.
         parent = _extracted(context.trace)
         origin = _span_context(parent)
@@ -97,7 +138,7 @@ class ConsumeTracing:
             f"process {context.name}",
             parent,
             SpanKind.CONSUMER,
-            {**_operation("process", context.name, context.subject), **_handled(context)},
+            attributes_of(_facts(context)),
             links=[Link(origin)] if origin.is_valid else None,
         )
         with _Within(span, trace.set_span_in_context(span, parent)):
@@ -122,6 +163,37 @@ def _extracted(carried: Mapping[str, str]) -> otel.Context:
     if not origin.is_valid:
         return otel.Context()
     return trace.set_span_in_context(trace.NonRecordingSpan(origin), otel.Context())
+
+
+def _origin_of_emit(carried: Mapping[str, str]) -> Origin | None:
+    """Return the parent of an emit's span; `UNUSUAL` where it takes OpenTelemetry to tell."""
+    current = otel.get_current()
+    if not current:
+        return _origin_of(carried)
+    span = trace.get_current_span(current)
+    if len(current) > 1 or len(carried) > 1:
+        return UNUSUAL  # baggage, for one
+    if isinstance(span, QuickSpan):
+        return span.own
+    context = span.get_span_context()
+    if not context.is_valid or context.trace_state or not context.trace_flags.sampled:
+        return UNUSUAL
+    flags, is_remote = int(context.trace_flags), context.is_remote
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}", flags, is_remote
+
+
+def _origin_of(carried: Mapping[str, str]) -> Origin | None:
+    """Return the parent that headers name, None for none; `UNUSUAL` as above."""
+    if not carried:
+        return None
+    found = _USUAL.fullmatch(carried.get(_TRACEPARENT, ""))
+    if found is None or len(carried) > 1:
+        return UNUSUAL
+    trace_id, span_id, flags = found.groups()
+    number = int(flags, 16)
+    if not number & 1 or trace_id == _NO_TRACE or span_id == _NO_SPAN:
+        return UNUSUAL
+    return trace_id, span_id, number, True
 
 
 def _span_context(context: otel.Context) -> SpanContext:
@@ -168,14 +240,55 @@ def _operation(operation: str, name: str, subject: str) -> dict[str, str]:
     }
 
 
-def _handled(context: Context) -> dict[str, str | int]:
+def _sent(
+    subject: Callable[[str], str],
+    name: str,
+    event_id: str,
+    correlation_id: str,
+    size: int,
+    version: int,
+) -> dict[str, str | int]:
     return {
-        "messaging.consumer.group.name": f"{context.service}__{context.listener}",
-        "messaging.message.id": context.id,
-        "messaging.message.conversation_id": context.correlation_id,
-        "eventbus.listener": context.listener,
-        "eventbus.attempt": context.attempt,
-        "eventbus.event.version": context.version,
+        **_operation("send", name, subject(name)),
+        "messaging.message.id": event_id,
+        "messaging.message.conversation_id": correlation_id,
+        "messaging.message.body.size": size,
+        "eventbus.event.version": version,
+    }
+
+
+def _facts(context: Context) -> Facts:
+    return (
+        _handled,
+        context.name,
+        context.subject,
+        context.service,
+        context.listener,
+        context.id,
+        context.correlation_id,
+        context.attempt,
+        context.version,
+    )
+
+
+def _handled(  # noqa: PLR0913, PLR0917 - one for each that an attribute is made of
+    name: str,
+    subject: str,
+    service: str,
+    listener: str,
+    event_id: str,
+    correlation_id: str,
+    attempt: int,
+    version: int,
+) -> dict[str, str | int]:
+    return {
+        **_operation("process", name, subject),
+        "messaging.consumer.group.name": f"{service}__{listener}",
+        "messaging.message.id": event_id,
+        "messaging.message.conversation_id": correlation_id,
+        "eventbus.listener": listener,
+        "eventbus.attempt": attempt,
+        "eventbus.event.version": version,
     }
 
 

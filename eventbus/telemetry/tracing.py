@@ -27,6 +27,14 @@ __all__ = ("Tracing", "setup", "tracing_wanted")
 FLUSH_TIME = 5.0
 """Seconds that `Tracing.shutdown` gives to the spans that aren't exported yet."""
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_LIMITS = (
+    "OTEL_ATTRIBUTE_",
+    "OTEL_EVENT_",
+    "OTEL_LINK_",
+    "OTEL_SPAN_",
+    "OTEL_PYTHON_SDK_INTERNAL_METRICS_",
+)
+"""Variables about what a span holds, and about counting spans."""
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 _log = logging.getLogger(__name__)
@@ -54,7 +62,12 @@ def tracing_wanted(settings: "Settings") -> bool:
     return _exporting() or _application_provider() is not None
 
 
-def setup(service: str, *, subject: Callable[[str], str] = str) -> Tracing:
+def setup(
+    service: str,
+    *,
+    subject: Callable[[str], str] = str,
+    exporter: "SpanExporter | None" = None,
+) -> Tracing:
     """Return the tracing of one service.
 
     An application's own tracer provider is used as it is. Otherwise the service gets one, which
@@ -65,30 +78,34 @@ def setup(service: str, *, subject: Callable[[str], str] = str) -> Tracing:
     Args:
         service: The service's name.
         subject: Gives the subject of an event's name, ``messaging.destination.name`` of sends.
+        exporter: Where spans go, instead of where the variables say.
 
     Raises:
         SettingsError: An endpoint is set, and the exporter isn't installed or can't speak its
             protocol.
     """
     from opentelemetry import trace
-    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    from eventbus.telemetry.spans import ConsumeTracing, EmitTracing
+    from eventbus.telemetry.quickspan import OwnProvider, QuickSpans, WholeSpans
+    from eventbus.telemetry.spans import SCOPE, ConsumeTracing, EmitTracing
 
     application = _application_provider()
     if application is not None:
         return Tracing(EmitTracing(application, subject), ConsumeTracing(application), _nothing)
-    exporter = _exporter() if _exporting() else None
-    provider = TracerProvider(resource=_resource(service))
-    if exporter is not None:
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+    if exporter is None and _exporting():
+        exporter = _exporter()
+    provider = OwnProvider(resource=_resource(service))
+    processor = None if exporter is None else BatchSpanProcessor(WholeSpans(exporter))
+    if processor is not None:
+        provider.export_to(processor)
     _ours.add(provider)
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         trace.set_tracer_provider(provider)
+    quick = None if _limited() else QuickSpans(provider, processor, SCOPE)
     return Tracing(
-        EmitTracing(provider, subject),
-        ConsumeTracing(provider),
+        EmitTracing(provider, subject, quick),
+        ConsumeTracing(provider, quick),
         lambda: _shut_down(provider.shutdown),
     )
 
@@ -97,6 +114,11 @@ def _environment(*names: str) -> str:
     """Return the first of these variables that is set, in lower case."""
     values = (os.environ.get(name, "").strip().lower() for name in names)
     return next((value for value in values if value), "")
+
+
+def _limited() -> bool:
+    """Tell whether spans are to be as only the SDK makes them."""
+    return any(name.startswith(_LIMITS) for name in os.environ)
 
 
 def _exporting() -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
@@ -33,7 +33,8 @@ from eventbus.settings import Settings
 from eventbus.telemetry import tracing
 from eventbus.telemetry.context import active_span, sampled, trace_id
 from eventbus.telemetry.logs import LogContext
-from eventbus.telemetry.spans import ConsumeTracing, EmitTracing
+from eventbus.telemetry.quickspan import OwnProvider, QuickSpans, WholeSpans
+from eventbus.telemetry.spans import SCOPE, ConsumeTracing, EmitTracing
 from eventbus.telemetry.tracing import tracing_wanted
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -45,10 +46,18 @@ UNSAMPLED = {"traceparent": f"00-{TRACE}-{SPAN}-00"}
 class Traces:
     """A provider, and the spans that ended in it."""
 
-    def __init__(self, sampler: Sampler | None = None) -> None:
+    def __init__(self, sampler: Sampler | None = None, *, quick: bool = False) -> None:
         self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider(sampler=sampler or ParentBased(ALWAYS_ON))
-        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.provider = OwnProvider(sampler=sampler or ParentBased(ALWAYS_ON))
+        processor = SimpleSpanProcessor(WholeSpans(self.exporter))
+        self.provider.export_to(processor)
+        self.quick = QuickSpans(self.provider, processor, SCOPE) if quick else None
+
+    def emit(self, subject: Callable[[str], str] = str) -> EmitTracing:
+        return EmitTracing(self.provider, subject, self.quick)
+
+    def consume(self) -> ConsumeTracing:
+        return ConsumeTracing(self.provider, self.quick)
 
     def spans(self) -> tuple[ReadableSpan, ...]:
         return self.exporter.get_finished_spans()
@@ -88,9 +97,9 @@ def raising(error: BaseException) -> Callable[[Context], object]:
     return listener
 
 
-@pytest.fixture
-def traces() -> Traces:
-    return Traces()
+@pytest.fixture(params=["sdk", "quick"])
+def traces(request: pytest.FixtureRequest) -> Traces:
+    return Traces(quick=request.param == "quick")
 
 
 # Emitting
@@ -101,7 +110,7 @@ async def test_an_emit_is_a_producer_span_whose_context_travels_with_the_event(
 ):
     sent = Sent()
 
-    receipt = await EmitTracing(traces.provider, "events.{}".format)(make_envelope(), sent)
+    receipt = await traces.emit("events.{}".format)(make_envelope(), sent)
 
     span = traces.one()
     assert receipt.stream == "EVENTS"
@@ -126,7 +135,7 @@ async def test_an_emit_is_a_producer_span_whose_context_travels_with_the_event(
 async def test_an_emit_changes_nothing_else_of_the_envelope(traces: Traces, make_envelope):
     sent = Sent()
 
-    await EmitTracing(traces.provider)(make_envelope(), sent)
+    await traces.emit()(make_envelope(), sent)
 
     assert replace(sent.envelope, trace={}) == make_envelope()
 
@@ -134,7 +143,7 @@ async def test_an_emit_changes_nothing_else_of_the_envelope(traces: Traces, make
 async def test_an_emit_continues_the_trace_of_its_scope(traces: Traces, make_envelope):
     sent = Sent()
 
-    await EmitTracing(traces.provider)(make_envelope(SAMPLED), sent)
+    await traces.emit()(make_envelope(SAMPLED), sent)
 
     span = traces.one()
     assert f"{span.context.trace_id:032x}" == TRACE
@@ -148,7 +157,7 @@ async def test_the_active_span_is_a_closer_parent_than_the_scope(traces: Traces,
     tracer = traces.provider.get_tracer("app")
 
     with tracer.start_as_current_span("request") as request:
-        await EmitTracing(traces.provider)(make_envelope(SAMPLED), sent)
+        await traces.emit()(make_envelope(SAMPLED), sent)
 
     send = traces.spans()[0]
     assert send.parent.span_id == request.get_span_context().span_id
@@ -160,7 +169,7 @@ async def test_baggage_that_the_application_set_travels(traces: Traces, make_env
     sent = Sent()
     token = otel.attach(baggage.set_baggage("tenant", "acme"))
 
-    await EmitTracing(traces.provider)(make_envelope(), sent)
+    await traces.emit()(make_envelope(), sent)
 
     otel.detach(token)
     assert sent.trace["baggage"] == "tenant=acme"
@@ -170,7 +179,7 @@ async def test_an_emit_that_fails_is_an_error_by_its_code(traces: Traces, make_e
     error = EmitUnknown(name="user.created", id="id-1", after=15.0, tries=8)
 
     with pytest.raises(EmitUnknown):
-        await EmitTracing(traces.provider)(make_envelope(), Sent(error))
+        await traces.emit()(make_envelope(), Sent(error))
 
     span = traces.one()
     assert span.status.status_code is StatusCode.ERROR
@@ -183,17 +192,17 @@ async def test_an_emit_in_an_unsampled_trace_has_no_span_and_stays_in_it(
 ):
     sent = Sent()
 
-    await EmitTracing(traces.provider)(make_envelope(UNSAMPLED), sent)
+    await traces.emit()(make_envelope(UNSAMPLED), sent)
 
     assert traces.spans() == ()
     assert sent.trace == UNSAMPLED
 
 
 async def test_an_unsampled_root_is_known_to_be_unsampled_further_on(make_envelope):
-    traces = Traces(ParentBased(ALWAYS_OFF))
+    traces = Traces(ParentBased(ALWAYS_OFF), quick=True)
     sent = Sent()
 
-    await EmitTracing(traces.provider)(make_envelope(), sent)
+    await traces.emit()(make_envelope(), sent)
 
     assert traces.spans() == ()
     assert trace_id(sent.trace["traceparent"]) is not None
@@ -201,10 +210,10 @@ async def test_an_unsampled_root_is_known_to_be_unsampled_further_on(make_envelo
 
 
 async def test_a_sampler_that_does_not_follow_the_parent_is_asked(make_envelope, make_context):
-    traces = Traces(ALWAYS_ON)
+    traces = Traces(ALWAYS_ON, quick=True)
 
-    await EmitTracing(traces.provider)(make_envelope(UNSAMPLED), Sent())
-    await ConsumeTracing(traces.provider)(make_context(UNSAMPLED), nothing)
+    await traces.emit()(make_envelope(UNSAMPLED), Sent())
+    await traces.consume()(make_context(UNSAMPLED), nothing)
 
     assert [span.name for span in traces.spans()] == ["send user.created", "process user.created"]
 
@@ -215,7 +224,7 @@ async def test_a_sampler_that_does_not_follow_the_parent_is_asked(make_envelope,
 async def test_a_run_is_a_consumer_span_under_the_emit_and_linked_to_it(
     traces: Traces, make_context
 ):
-    await ConsumeTracing(traces.provider)(make_context(SAMPLED), nothing)
+    await traces.consume()(make_context(SAMPLED), nothing)
 
     span = traces.one()
     assert (span.name, span.kind) == ("process user.created", SpanKind.CONSUMER)
@@ -238,7 +247,7 @@ async def test_a_run_is_a_consumer_span_under_the_emit_and_linked_to_it(
 
 
 async def test_an_event_without_a_trace_begins_one(traces: Traces, make_context):
-    await ConsumeTracing(traces.provider)(make_context({"traceparent": "garbage"}), nothing)
+    await traces.consume()(make_context({"traceparent": "garbage"}), nothing)
 
     span = traces.one()
     assert span.parent is None
@@ -249,7 +258,7 @@ async def test_a_span_that_is_active_where_the_event_is_delivered_is_not_the_par
     traces: Traces, make_context
 ):
     with traces.provider.get_tracer("app").start_as_current_span("emitter"):
-        await ConsumeTracing(traces.provider)(make_context(), nothing)
+        await traces.consume()(make_context(), nothing)
 
     assert traces.spans()[0].parent is None
 
@@ -258,9 +267,9 @@ async def test_what_a_listener_emits_is_under_its_run(traces: Traces, make_conte
     sent = Sent()
 
     async def listener(context: Context) -> None:
-        await EmitTracing(traces.provider)(make_envelope(SAMPLED), sent)
+        await traces.emit()(make_envelope(SAMPLED), sent)
 
-    await ConsumeTracing(traces.provider)(make_context(SAMPLED), listener)
+    await traces.consume()(make_context(SAMPLED), listener)
 
     send, process = traces.spans()
     assert send.parent.span_id == process.context.span_id
@@ -273,7 +282,7 @@ async def test_a_listener_sees_the_baggage_and_the_logs_see_the_span(traces: Tra
     async def listener(context: Context) -> None:
         seen.extend((baggage.get_baggage("team"), active_span()))
 
-    await ConsumeTracing(traces.provider)(make_context(SAMPLED), listener)
+    await traces.consume()(make_context(SAMPLED), listener)
 
     span = traces.one()
     assert seen == ["a", (TRACE, f"{span.context.span_id:016x}", True)]
@@ -289,7 +298,7 @@ async def test_log_lines_of_a_run_that_began_a_trace_carry_it(traces: Traces, ma
     async def logged(context: Context) -> None:
         await LogContext()(context, listener)
 
-    await ConsumeTracing(traces.provider)(make_context(), logged)
+    await traces.consume()(make_context(), logged)
 
     assert bound == [f"{traces.one().context.trace_id:032x}"]
 
@@ -304,7 +313,7 @@ async def test_an_unsampled_event_has_no_span_and_the_listener_stays_in_its_trac
         with traces.provider.get_tracer("app").start_as_current_span("query"):
             pass
 
-    await ConsumeTracing(traces.provider)(make_context(UNSAMPLED), listener)
+    await traces.consume()(make_context(UNSAMPLED), listener)
 
     assert seen == [(TRACE, SPAN, False)]
     assert traces.spans() == ()
@@ -326,7 +335,7 @@ async def test_a_run_that_fails_is_an_error(
     traces: Traces, make_context, error: Exception, kind: str, stack: bool
 ):
     with pytest.raises(type(error)):
-        await ConsumeTracing(traces.provider)(make_context(SAMPLED), raising(error))
+        await traces.consume()(make_context(SAMPLED), raising(error))
 
     span = traces.one()
     assert span.status.status_code is StatusCode.ERROR
@@ -339,7 +348,7 @@ async def test_what_the_listener_chose_is_no_error(
     traces: Traces, make_context, signal: Exception
 ):
     with pytest.raises(type(signal)):
-        await ConsumeTracing(traces.provider)(make_context(SAMPLED), raising(signal))
+        await traces.consume()(make_context(SAMPLED), raising(signal))
 
     span = traces.one()
     assert span.status.status_code is StatusCode.UNSET
@@ -348,9 +357,7 @@ async def test_what_the_listener_chose_is_no_error(
 
 async def test_a_cancelled_run_ends_its_span_and_is_no_error(traces: Traces, make_context):
     with pytest.raises(asyncio.CancelledError):
-        await ConsumeTracing(traces.provider)(
-            make_context(SAMPLED), raising(asyncio.CancelledError())
-        )
+        await traces.consume()(make_context(SAMPLED), raising(asyncio.CancelledError()))
 
     assert traces.one().status.status_code is StatusCode.UNSET
     assert active_span() is None
