@@ -20,6 +20,7 @@ __all__ = (
     "Recorded",
     "Row",
     "account_of",
+    "unaudited",
 )
 
 HANDLED = ("ok", "dropped", "duplicate")
@@ -162,7 +163,7 @@ def account_of(holdings: Holdings, metrics: Mapping[str, Samples]) -> Account:
             if fate.accounted < stored[name]
         ),
         dead_letters=holdings.dead_letters,
-        unaudited=_unaudited(holdings),
+        unaudited=unaudited(holdings),
         unstored=_unstored(stored + Counter(holdings.ticks), metrics.values()),
         unsettled=sum(one.unsettled for one in holdings.consumers),
     )
@@ -207,7 +208,8 @@ def _row(name: str, emitted: int, fates: Sequence[_Fate]) -> Row:
     )
 
 
-def _unaudited(holdings: Holdings) -> int:
+def unaudited(holdings: Holdings) -> int:
+    """Return how many events the audit trail lacks."""
     if holdings.audited is None:
         return 0
     given_up = {one.id for one in holdings.dead_letters if one.durable.startswith("audit__")}

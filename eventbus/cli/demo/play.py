@@ -12,6 +12,7 @@ from eventbus.cli.demo.http import UnreachableError
 from eventbus.cli.demo.reading import consumers_of, holdings_of
 from eventbus.cli.demo.scrape import Samples
 from eventbus.cli.demo.screen import Screen
+from eventbus.cli.demo.survival import Survival, survive
 from eventbus.cli.demo.system import SERVICES, System, forget_settings, require_services, running
 from eventbus.cli.demo.traffic import Traffic
 from eventbus.drivers.jetstream.admin import Admin
@@ -33,10 +34,11 @@ class _Outcome:
     holdings: Holdings
     refused: Sequence[str]
     """Requests that got another answer than they should."""
+    survival: Survival
 
     @property
-    def good(self) -> bool:
-        return self.account.complete and not self.refused
+    def problems(self) -> list[str]:
+        return [*self.account.problems(), *self.refused, *self.survival.problems()]
 
 
 class Demo:
@@ -72,7 +74,7 @@ class Demo:
             if self._keep:
                 self._screen.step("everything stays up until Ctrl-C")
                 await stop.wait()
-        return 0 if outcome.good else 1
+        return 1 if outcome.problems else 0
 
     async def _play(self, system: System) -> _Outcome:
         await system.ready()
@@ -84,7 +86,8 @@ class Demo:
                 await self._send(traffic, system)
                 self._screen.step(f"{traffic.requests} requests sent; waiting for the listeners")
                 account, holdings = await _settled(system, admin, settings)
-        return _Outcome(account, holdings, traffic.refused)
+                survival = await survive(system, admin, settings, self._screen)
+        return _Outcome(account, holdings, traffic.refused, survival)
 
     async def _send(self, traffic: Traffic, system: System) -> None:
         self._screen.step(
@@ -114,8 +117,9 @@ class Demo:
         id = tree.telling(holdings.events, holdings.consumers)
         if id is not None:
             self._screen.lines(["", *tree.story(id, holdings), ""])
-        self._screen.lines(f"lost: {one}" for one in (*account.problems(), *outcome.refused))
-        if outcome.good:
+        self._screen.lines([*outcome.survival.lines(), ""])
+        self._screen.lines(f"lost: {one}" for one in outcome.problems)
+        if not outcome.problems:
             self._screen.lines(
                 [
                     "Nothing is lost: each event is handled by every listener that takes it, or kept."

@@ -63,6 +63,11 @@ class Samples:
 
     values: Mapping[_Series, float] = field(default_factory=dict[_Series, float])
 
+    def __add__(self, other: "Samples") -> "Samples":
+        """Put what two processes count together."""
+        names = {**self.values, **other.values}
+        return Samples({one: self.values.get(one, 0) + other.values.get(one, 0) for one in names})
+
     def emitted(self) -> Counter[str]:
         """Return how many events it has had stored by the server, by name.
 

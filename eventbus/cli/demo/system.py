@@ -4,11 +4,13 @@ import asyncio
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from eventbus.cli.children import Child, environment
 from eventbus.cli.demo.http import UnreachableError, get
@@ -18,6 +20,7 @@ from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.loading import search_working_directory
 
 __all__ = (
+    "PROCESSES",
     "SERVICES",
     "ServiceEndedError",
     "System",
@@ -38,11 +41,17 @@ SERVICES = (
     "webhooks",
 )
 """Listeners first, so that they are there when the first event is."""
-HTTP = frozenset(("user", "vendor", "order", "payment", "webhooks"))
+PROCESSES: Mapping[str, str] = MappingProxyType(
+    {**{one: one for one in SERVICES}, "payment-2": "payment"}
+)
+"""Each process and its service; two of payment, which then emit what recurs together."""
+HTTP = frozenset(("user", "vendor", "order", "payment", "payment-2", "webhooks"))
 START_PATIENCE = 60.0
 POLL = 0.05
 GRACE = 5.0
 LOG_TAIL = 15
+AUDIT = "audit.sqlite3"
+MAILDIR = "maildir"
 _KEPT = ("EVENTBUS_NATS_SERVER", "EVENTBUS_TRACING", "EVENTBUS_LOG_LEVEL")
 _SETTINGS = ("EVENTBUS_", "NATS_", "APP_EVENT_", "EVENTS_", "EVENT_RETRY_")
 
@@ -89,46 +98,81 @@ class System:
     folder: Path
     secret: str
     """What GitHub's deliveries are signed with."""
+    group: asyncio.TaskGroup
+    """Where the processes are watched."""
+    env: Mapping[str, str]
+    """Their environment, but for their databases."""
     children: dict[str, Child] = field(default_factory=dict[str, Child])
     http: dict[str, str] = field(default_factory=dict[str, str])
-    """Where the services answer, by name."""
+    """Where the processes answer, by name."""
     metrics: dict[str, str] = field(default_factory=dict[str, str])
     """Where their metrics are."""
 
     @property
     def audit_database(self) -> Path:
         """The audit service's database."""
-        return self.folder / "audit.sqlite3"
+        return self.folder / AUDIT
 
     @property
     def maildir(self) -> Path:
         """Where mails are delivered to."""
-        return self.folder / "maildir"
+        return self.folder / MAILDIR
 
-    def log(self, service: str) -> Path:
-        """Return the log file of a service."""
-        return self.folder / f"{service}.log"
+    def database(self, service: str) -> Path:
+        """Return the file of a service's outbox and inbox."""
+        return self.folder / f"{service}.sqlite3"
+
+    def log(self, process: str) -> Path:
+        """Return the log file of a process."""
+        return self.folder / f"{process}.log"
 
     async def scrape(self) -> dict[str, Samples]:
-        """Return what every service counts now, by its name.
+        """Return what every service counts now, in all of its processes, by its name.
 
         Raises:
             UnreachableError: One doesn't answer.
         """
         answers = await asyncio.gather(*(get(url) for url in self.metrics.values()))
-        return {
-            name: parse(answer.body.decode())
-            for name, answer in zip(self.metrics, answers, strict=True)
-        }
+        found: dict[str, Samples] = {}
+        for name, answer in zip(self.metrics, answers, strict=True):
+            service = PROCESSES[name]
+            found[service] = found.get(service, Samples()) + parse(answer.body.decode())
+        return found
 
-    async def ready(self) -> None:
-        """Wait until every service answers and is ready.
+    def start(self, *names: str) -> None:
+        """Start processes, and watch them."""
+        for name in names:
+            service = PROCESSES[name]
+            store = f"sqlite+aiosqlite:///{self.database(service)}"
+            env = {**self.env, "EVENTBUS_STORE_URL": store}
+            child = self.children[name] = Child(name, (f"services.{service}:events",), env)
+            self.group.create_task(self.keep(child))
+
+    def kill(self, *names: str) -> None:
+        """Kill processes, as crashes do; callable from any thread."""
+        for name in names:
+            self.children[name].kill()
+
+    async def restart(self, *names: str) -> None:
+        """Start processes again that were killed, and wait until they are ready.
+
+        Raises:
+            ServiceEndedError: One isn't within a minute.
+        """
+        for name in names:
+            self.http.pop(name, None)
+            self.metrics.pop(name, None)
+        self.start(*names)
+        await self.ready(names)
+
+    async def ready(self, names: Iterable[str] = PROCESSES) -> None:
+        """Wait until processes answer and are ready.
 
         Raises:
             ServiceEndedError: One isn't within a minute.
         """
         deadline = asyncio.get_running_loop().time() + START_PATIENCE
-        for name in SERVICES:
+        for name in names:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._until_ready(name)
@@ -158,17 +202,17 @@ class System:
         """
         with self.log(child.name).open("ab") as log:
             await child.start(folder=self.folder, errors=log)
-        code = await child.read(self._note)
+        code = await child.read(partial(self._note, child.name))
         if not child.stopping:
             raise ServiceEndedError(self._explained(child.name, f"ended with code {code}"))
 
-    def _note(self, line: str) -> None:
-        """Remember an address that a service prints, ``<name> http|metrics <url>``."""
+    def _note(self, process: str, line: str) -> None:
+        """Remember an address that a process prints, ``<service> http|metrics <url>``."""
         match line.split(" "):
-            case [name, "http", url]:
-                self.http[name] = url
-            case [name, "metrics", url]:
-                self.metrics[name] = url
+            case [_, "http", url]:
+                self.http[process] = url
+            case [_, "metrics", url]:
+                self.metrics[process] = url
             case _:
                 pass
 
@@ -187,20 +231,15 @@ async def running(root: Path) -> AsyncGenerator[System]:
     """
     with tempfile.TemporaryDirectory(prefix="eventbus-demo-", ignore_cleanup_errors=True) as made:
         folder = Path(made)
-        async with NatsServer(store=folder / "nats") as server:
-            system = System(server, folder, secrets.token_hex(16))
-            env = _environment(system, root)
-            async with asyncio.TaskGroup() as group:
-                for name in SERVICES:
-                    child = Child(name, (f"services.{name}:events",), env)
-                    system.children[name] = child
-                    group.create_task(system.keep(child))
-                try:
-                    yield system
-                finally:
-                    await asyncio.gather(
-                        *(child.stop(GRACE + 1) for child in system.children.values())
-                    )
+        async with NatsServer(store=folder / "nats") as server, asyncio.TaskGroup() as group:
+            secret = secrets.token_hex(16)
+            env = _environment(server.url, folder, secret, root)
+            system = System(server, folder, secret, group, env)
+            system.start(*PROCESSES)
+            try:
+                yield system
+            finally:
+                await asyncio.gather(*(one.stop(GRACE + 1) for one in system.children.values()))
 
 
 def forget_settings() -> None:
@@ -210,18 +249,19 @@ def forget_settings() -> None:
             del os.environ[name]
 
 
-def _environment(system: System, root: Path) -> dict[str, str]:
+def _environment(server: str, folder: Path, secret: str, root: Path) -> dict[str, str]:
     """Return the services' environment; they run where no ``.env`` is, and find code by path."""
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     return environment(
-        system.server.url,
+        server,
         PYTHONPATH=path,
-        EVENTBUS_AUDIT_DATABASE=str(system.audit_database),
-        EVENTBUS_MAILDIR=str(system.maildir),
-        EVENTBUS_WEBHOOK_SECRET=system.secret,
+        EVENTBUS_AUDIT_DATABASE=str(folder / AUDIT),
+        EVENTBUS_MAILDIR=str(folder / MAILDIR),
+        EVENTBUS_WEBHOOK_SECRET=secret,
         EVENTBUS_METRICS_PORT="0",
         EVENTBUS_HTTP_PORT="0",
         EVENTBUS_GRACE=str(GRACE),
-        EVENTBUS_FOLLOW_UP_AFTER="3",  # not three days
+        EVENTBUS_FOLLOW_UP_AFTER="2",  # not three days
+        EVENTBUS_STATEMENT_EVERY="1",  # not a day
         EVENTBUS_LOG_FORMAT="json",
     )
