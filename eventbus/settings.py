@@ -12,13 +12,20 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from eventbus.configuration import DriverConfig
 from eventbus.duration import seconds
 from eventbus.errors import SettingsError, SubjectError, did_you_mean
-from eventbus.subject import Subjects
+from eventbus.subject import Subjects, check_name
 
 __all__ = ("ENV_FILE", "Provision", "Settings")
 
@@ -45,6 +52,14 @@ def _parsed(value: object) -> object:
         raise ValueError('must be JSON, such as {"slow": {"queue": "slow"}}') from exc
 
 
+def _instance(value: str) -> str:
+    try:
+        return check_name(value, "process")
+    except SubjectError as exc:
+        raise ValueError(str(exc)) from exc
+
+
+_Instance = Annotated[str, AfterValidator(_instance)]
 _Seconds = Annotated[float, BeforeValidator(seconds)]
 _Drivers = Annotated[dict[str, DriverConfig], NoDecode, BeforeValidator(_parsed)]
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -119,7 +134,7 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     tls_hostname: str | None = None
     """Name that the server's certificate must carry, where it isn't that of the URL."""
-    instance: str | None = None
+    instance: _Instance | None = None
     """What tells this process from the others of its service, such as a pod's name; it stays the
     same through restarts. For listeners that every process hears; ``run --workers`` appends each
     worker's number."""

@@ -176,6 +176,7 @@ def test_a_typo_in_the_file_is_refused(environment: pytest.MonkeyPatch, tmp_path
     [
         ({"EVENTBUS_NAMESPCE": "x"}, "did you mean 'EVENTBUS_NAMESPACE'?"),
         ({"EVENTBUS_NAMESPACE": "Big"}, "'Big' isn't a namespace"),
+        ({"EVENTBUS_INSTANCE": "pod.a"}, "EVENTBUS_INSTANCE: 'pod.a' isn't a process name"),
         ({"EVENTBUS_REPLICAS": "6"}, "EVENTBUS_REPLICAS"),
         ({"EVENTBUS_PROVISION": "maybe"}, "EVENTBUS_PROVISION"),
         ({"EVENTBUS_MAX_AGE": "long"}, "EVENTBUS_MAX_AGE: 'long' isn't a duration"),
