@@ -392,7 +392,7 @@ class World:
     def is_at_rest(self) -> bool:
         """Whether nothing is on its way to the listener."""
         state = self.broker.durable("mailer__send").state()
-        return not (state.pending or state.unsettled or self.broker.waiting) and not any(
+        return not (state.pending or state.unsettled or self.broker.later.waiting) and not any(
             one.line.is_dead for one in self.processes
         )
 

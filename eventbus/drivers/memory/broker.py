@@ -11,16 +11,15 @@ from eventbus.drivers.asking import LocalAsking
 from eventbus.drivers.atomic import Mark, check_same
 from eventbus.drivers.base import HEADROOM, ConsumerSpec, Receipt, Start
 from eventbus.drivers.memory.durable import Durable
+from eventbus.drivers.memory.later import Later
 from eventbus.drivers.memory.logs import MemoryParked
-from eventbus.drivers.memory.stream import Stored, Stream, header_bytes, size_of
+from eventbus.drivers.memory.stream import Stored, Stream, header_bytes, put_in
 from eventbus.drivers.memory.timers import Action, Timers
 from eventbus.drivers.plain import LocalAttempts
 from eventbus.drivers.room import holders
-from eventbus.drivers.schedules import Waiting
 from eventbus.envelope import Message
 from eventbus.errors import (
     BackpressureError,
-    DriverError,
     NoStreamError,
     PayloadTooLargeError,
     SequenceConflictError,
@@ -29,12 +28,9 @@ from eventbus.errors import (
 from eventbus.limits import LocalLimits
 from eventbus.subject import Subjects, covers, without_covered
 
-__all__ = ("DRIVER", "MemoryBroker", "Sizes")
+__all__ = ("MemoryBroker", "Sizes")
 
-DRIVER = "memory"
-MESSAGE_ID = "nats-msg-id"
 RUN = "eventbus-run"
-SCHEDULER = "nats-scheduler"
 StoredT = TypeVar("StoredT")
 
 
@@ -90,15 +86,17 @@ class MemoryBroker:
         """Called, once, when an event finds no room."""
         subjects = self.subjects
         self.events = self._stream(subjects.stream, max_age=self.sizes.max_age)
-        self.later = self._stream(
-            subjects.later_stream, max_age=self.sizes.max_age, max_bytes=None
+        self.later = Later(
+            self._stream(subjects.later_stream, max_age=self.sizes.max_age, max_bytes=None),
+            self.events,
+            subjects=subjects,
+            clock=self.clock,
+            timers=self.timers,
+            limit=self.sizes.later_max_bytes,
+            window=self.sizes.duplicate_window,
+            flow=self.flow,
         )
         self._dead: dict[str, Stream] = {}
-        self._taken_over = 0
-        self.is_blocked = False
-        """Whether what waits finds no room."""
-        self.waiting: dict[str, Waiting] = {}
-        """What waits for its time, and the marks of what was cancelled, by holder."""
 
     # Reading -----------------------------------------------------------------------------------
 
@@ -164,37 +162,6 @@ class MemoryBroker:
         if self.states.get(key, (0, message))[0] < receipt.sequence:
             self.states[key] = (receipt.sequence, message)
 
-    def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
-        """Store a message until its time has come; see `eventbus.drivers.base.Driver.schedule`."""
-        headers = {**message.headers, "nats-schedule": f"@at {h.render_time(at)}"}
-        receipt = self._wait(replace(message, subject=holder, headers=headers), keep=True)
-        if receipt.duplicate:
-            return receipt
-        self._vacate(holder)
-        message = replace(message, headers=h.lowered(message.headers))
-        now, sequence = self.clock.now(), receipt.sequence
-        self.waiting[holder] = Waiting(holder, at, message, self.later.name, sequence, now)
-        due = self.timers.now + (at - now).total_seconds()
-        self.timers.at(due, lambda: self._fire(holder, sequence))
-        return receipt
-
-    def cancel(self, holder: str) -> None:
-        """Leave a mark in place of what waits at a holder, for the duplicate window."""
-        self._vacate(holder)
-        sequence = self.later.skip()
-        now = self.clock.now()
-        self.waiting[holder] = replace(
-            self.waiting[holder], sequence=sequence, stored_at=now, is_cancelled=True
-        )
-        ends = self.timers.now + self.sizes.duplicate_window
-        self.timers.at(ends, lambda: self._drop(holder, sequence))
-
-    def hold(self, message: Message) -> Receipt:
-        """Store an event until there is room; see `eventbus.drivers.base.Driver.hold`."""
-        receipt = self._wait(replace(message, subject=self._due(message.subject)))
-        self.flow()
-        return receipt
-
     def purge(self, subject: str, last: int) -> int:
         """Remove what is stored on a subject or pattern at and below a sequence; return how many."""
         gone = [
@@ -209,15 +176,9 @@ class MemoryBroker:
 
     def flow(self) -> None:
         """Take over what waits and fits, and hand out what can be."""
-        self._take_over()
+        self.later.take_over()
         for durable in list(self.durables.values()):
             durable.pump()
-
-    def tidy(self) -> None:
-        """Remove what the stream of events has taken over."""
-        for one in self.later.all():
-            if one.sequence <= self._taken_over and self._event(one.message.subject) is not None:
-                self.later.remove(one.sequence)
 
     # Durables ----------------------------------------------------------------------------------
 
@@ -292,7 +253,7 @@ class MemoryBroker:
         return Stream(name, self.clock, max_bytes=size, max_age=max_age, window=window)
 
     def _named(self, name: str) -> Stream:
-        for stream in (self.events, self.later, *self._dead.values()):
+        for stream in (self.events, self.later.stream, *self._dead.values()):
             if stream.name == name:
                 return stream
         raise NoStreamError(f"there is no stream {name}")
@@ -303,7 +264,7 @@ class MemoryBroker:
         if subject.startswith((subjects.prefix, f"{namespace}-inbox.")):
             return self.events
         if subject.startswith(tuple(f"{namespace}-{one}." for one in ("sched", "due", "retry"))):
-            return self.later
+            return self.later.stream
         if subject.startswith((f"{namespace}-dlq.", f"{namespace}-dlq-")):
             return self._dead_letters(subject.partition(".")[0].partition("-dlq")[2][1:])
         raise NoStreamError(
@@ -316,18 +277,10 @@ class MemoryBroker:
             self._dead[name] = self._stream(name)
         return self._dead[name]
 
-    def _put(self, stream: Stream, message: Message, *, keep: bool = False) -> Receipt:
-        headers = h.lowered(message.headers)
-        if message.id is not None:
-            headers = {**headers, MESSAGE_ID: message.id}
-        stored = replace(message, headers=headers)
+    def _put(self, stream: Stream, message: Message) -> Receipt:
         if stream is self.events:
-            sequence, duplicate = self._press(lambda: stream.put(stored, keep=keep))
-        else:
-            sequence, duplicate = stream.put(stored, keep=keep)
-        return Receipt(
-            message.id or headers.get(h.ID, ""), stream.name, sequence, duplicate, DRIVER
-        )
+            return self._press(lambda: put_in(stream, message))
+        return put_in(stream, message)
 
     def _press(self, store: Callable[[], StoredT]) -> StoredT:
         """Store events; where they find no room, tell those who can make it, and who holds it."""
@@ -340,65 +293,6 @@ class MemoryBroker:
             raise BackpressureError(
                 stream=exc.stream, problem=exc.problem, held_by=self.held_by()
             ) from exc
-
-    def _wait(self, message: Message, *, keep: bool = False) -> Receipt:
-        limit = self.sizes.later_max_bytes
-        if self.later.bytes + size_of(message) > limit:
-            raise BackpressureError(
-                stream=self.later.name, problem=f"over later_max_bytes={limit}"
-            )
-        return self._put(self.later, message, keep=keep)
-
-    def _fire(self, holder: str, sequence: int) -> None:
-        """Publish what has waited for its time, unless something replaced it."""
-        found = self.waiting.get(holder)
-        if found is None or found.sequence != sequence:
-            return
-        message = found.message
-        self._drop(holder, sequence)
-        # The server strips the id of what fires: it was used up when it was scheduled.
-        headers = {**message.headers, SCHEDULER: holder}
-        due = replace(message, subject=self._due(message.subject), headers=headers, id=None)
-        self._put(self.later, due)
-        self.flow()
-
-    def _drop(self, holder: str, sequence: int) -> None:
-        """Forget what stands at a holder, if it still is that."""
-        found = self.waiting.get(holder)
-        if found is not None and found.sequence == sequence:
-            del self.waiting[holder]
-            self.later.remove(sequence)
-
-    def _vacate(self, holder: str) -> None:
-        found = self.waiting.get(holder)
-        if found is not None:
-            self.later.remove(found.sequence)
-
-    def _due(self, subject: str) -> str:
-        prefix = self.subjects.prefix
-        is_event = subject.startswith(prefix)
-        return self.subjects.due(subject.removeprefix(prefix)) if is_event else subject
-
-    def _event(self, subject: str) -> str | None:
-        """Return under which subject the stream of events takes over what waits; None if never."""
-        due = self.subjects.due("")
-        if subject.startswith(due):
-            return self.subjects.event(subject.removeprefix(due))
-        return subject if subject.startswith(f"{self.subjects.namespace}-retry.") else None
-
-    def _take_over(self) -> None:
-        """Store what waits and is due, in its order; the first that doesn't fit holds up the rest."""
-        self.is_blocked = False
-        while self._taken_over < self.later.last:
-            stored = self.later.get(self._taken_over + 1)
-            subject = None if stored is None else self._event(stored.message.subject)
-            if stored is not None and subject is not None:
-                try:
-                    self.events.put(replace(stored.message, subject=subject))
-                except DriverError:
-                    self.is_blocked = True
-                    return
-            self._taken_over += 1
 
     def _check_size(self, message: Message, headroom: int) -> None:
         size = len(message.body) + header_bytes(message.headers)

@@ -23,10 +23,12 @@ from eventbus.drivers.base import (
     Status,
     TopologyChanged,
 )
-from eventbus.drivers.memory.broker import DRIVER, MemoryBroker
+from eventbus.drivers.memory.broker import MemoryBroker
 from eventbus.drivers.memory.consumer import MemoryConsumer, PinnedConsumer
+from eventbus.drivers.memory.durable import Durable
 from eventbus.drivers.memory.room import MemoryRoom
 from eventbus.drivers.memory.schedules import MemorySchedules
+from eventbus.drivers.memory.stream import DRIVER
 from eventbus.drivers.memory.timers import Alarm
 from eventbus.drivers.room import DurableState, Room
 from eventbus.drivers.schedules import Schedules
@@ -192,12 +194,12 @@ class MemoryDriver:
     async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
         """Store a message so that it is published to its subject at a time, not before."""
         self._check_open()
-        return self.broker.schedule(message, at=at, holder=holder)
+        return self.broker.later.schedule(message, at=at, holder=holder)
 
     async def hold(self, message: Message) -> Receipt:
         """Store an event so that it is published to its subject once there is room for it."""
         self._check_open()
-        return self.broker.hold(message)
+        return self.broker.later.hold(message)
 
     async def stored(self, receipt: Receipt) -> Message | None:
         """Return the message that a receipt speaks of; None where it is gone."""
@@ -212,10 +214,7 @@ class MemoryDriver:
         """
         self._check_open()
         durable = self.broker.durable(consumer.durable)
-        started = MemoryConsumer(durable, consumer.slots, deliver)
-        self._consumers.append(started)
-        durable.attach(started)
-        return started
+        return self._started(durable, MemoryConsumer(durable, consumer.slots, deliver))
 
     async def consume_in_order(self, consumer: ConsumerSpec, taker: InOrder) -> Consumer:
         """Start a contender for an ordered durable; the first has it until it stops.
@@ -225,10 +224,7 @@ class MemoryDriver:
         """
         self._check_open()
         durable = self.broker.durable(consumer.durable)
-        started = PinnedConsumer(durable, consumer.slots, taker)
-        self._consumers.append(started)
-        durable.attach(started)
-        return started
+        return self._started(durable, PinnedConsumer(durable, consumer.slots, taker))
 
     async def remove(self, consumer: ConsumerSpec) -> None:
         """Delete a durable; what it hasn't handled it never gets."""
@@ -242,6 +238,11 @@ class MemoryDriver:
     def status(self) -> Status:
         """Return whether it is open."""
         return Status(() if self._tasks is not None else (_CLOSED,))
+
+    def _started(self, durable: Durable, consumer: MemoryConsumer) -> Consumer:
+        self._consumers.append(consumer)
+        durable.attach(consumer)
+        return consumer
 
     def _check_open(self) -> None:
         if self._tasks is None:

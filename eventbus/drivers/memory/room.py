@@ -29,7 +29,7 @@ class MemoryRoom:
 
     async def later(self) -> Fill:
         """Return how full the stream of what waits is."""
-        return _fill(self._broker.later, self._broker.sizes.later_max_bytes)
+        return _fill(self._broker.later.stream, self._broker.later.limit)
 
     async def durables(self) -> Sequence[DurableState]:
         """Return every durable."""
@@ -59,7 +59,7 @@ class MemoryRoom:
 
     async def settle_position(self) -> int:
         """Remove what has left the stream of what waits, and return what may be purged."""
-        self._broker.tidy()
+        self._broker.later.tidy()
         return self._broker.events.last
 
     async def purge(self, subject: str, last: int) -> int:
@@ -81,7 +81,7 @@ class MemoryRoom:
 
     async def pressed(self, within: float) -> bool:
         """Wait until a publish found no room; False where none did ``within`` so many seconds."""
-        if self._broker.is_blocked:
+        if self._broker.later.is_blocked:
             return True
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         tell = partial(_answer, answer, was=True)

@@ -31,11 +31,11 @@ class MemorySchedules:
         if self._standing(holder) != instead_of:
             name = message.headers.get(TYPE) or message.subject
             raise SequenceConflictError(name=name, subject=holder)
-        return self._broker.schedule(message, at=at, holder=holder)
+        return self._broker.later.schedule(message, at=at, holder=holder)
 
     async def read(self, holder: str) -> Waiting | None:
         """Return what stands at a holder; None where nothing does."""
-        return self._broker.waiting.get(holder)
+        return self._broker.later.waiting.get(holder)
 
     async def cancel(self, waiting: Waiting) -> bool:
         """Leave a mark in place of what waits; False where it has fired, or another one waits."""
@@ -43,22 +43,22 @@ class MemorySchedules:
             return True
         if self._standing(waiting.holder) != waiting.sequence:
             return False
-        self._broker.cancel(waiting.holder)
+        self._broker.later.cancel(waiting.holder)
         return True
 
     async def replace(self, waiting: Waiting, message: Message, *, at: datetime) -> bool:
         """Have another message wait in place of one; False as `cancel`."""
         if self._standing(waiting.holder) != waiting.sequence:
             return False
-        self._broker.schedule(message, at=at, holder=waiting.holder)
+        self._broker.later.schedule(message, at=at, holder=waiting.holder)
         return True
 
     async def find(self, holders: str) -> AsyncIterator[Waiting]:
         """Yield what stands at the holders that match a pattern, the oldest first."""
-        for waiting in sorted(self._broker.waiting.values(), key=lambda one: one.sequence):
+        for waiting in sorted(self._broker.later.waiting.values(), key=lambda one: one.sequence):
             if matches(holders, waiting.holder):
                 yield waiting
 
     def _standing(self, holder: str) -> int:
-        found = self._broker.waiting.get(holder)
+        found = self._broker.later.waiting.get(holder)
         return 0 if found is None else found.sequence

@@ -2,15 +2,19 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from eventbus import headers as h
 from eventbus.clock import Clock
+from eventbus.drivers.receipt import Receipt
 from eventbus.envelope import Message
 from eventbus.errors import BackpressureError
 
-__all__ = ("Stored", "Stream", "header_bytes", "size_of")
+__all__ = ("DRIVER", "Stored", "Stream", "header_bytes", "put_in", "size_of")
 
+DRIVER = "memory"
+MESSAGE_ID = "nats-msg-id"
 OVERHEAD = 34
 """Bytes that a message takes beside its subject, headers and body, as on the real server."""
 
@@ -131,6 +135,16 @@ class Stream:
                 gone.append(oldest.sequence)
         for sequence in gone:
             self.remove(sequence)
+
+
+def put_in(stream: Stream, message: Message, *, keep: bool = False) -> Receipt:
+    """Store a message, and return what an emitter gets; raises as `Stream.put` does."""
+    headers = h.lowered(message.headers)
+    if message.id is not None:
+        headers = {**headers, MESSAGE_ID: message.id}
+    sequence, duplicate = stream.put(replace(message, headers=headers), keep=keep)
+    id = message.id or headers.get(h.ID, "")
+    return Receipt(id, stream.name, sequence, duplicate, DRIVER)
 
 
 def size_of(message: Message) -> int:

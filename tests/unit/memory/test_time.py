@@ -284,8 +284,8 @@ async def test_a_tick_that_is_cancelled_is_skipped(desk: Desk) -> None:
 
     async with desk.reporting(), service:
         await desk.clock.advance(1)
-        (waiting,) = desk.broker.waiting.values()
-        desk.broker.cancel(waiting.holder)
+        (waiting,) = desk.broker.later.waiting.values()
+        desk.broker.later.cancel(waiting.holder)
         await desk.clock.advance(minutes=2)
 
     assert [at for _, at in desk.got] == [START + timedelta(minutes=2)]
