@@ -53,15 +53,23 @@ def encode(envelope: Envelope, subject: str) -> Message:
     shared = _shared(
         envelope.name, envelope.version, envelope.source, envelope.kind, envelope.tags
     )
-    id = h.quoted(envelope.id)
-    headers = {h.ID: id, h.TIME: h.render_time(envelope.time)}
-    headers[h.CORRELATION_ID] = (
-        id if envelope.correlation_id == envelope.id else h.quoted(envelope.correlation_id)
+    id, caused, key = h.quoted(envelope.id), envelope.correlation_id, envelope.key
+    own = (
+        f"{h.ID}: {id}\r\n{h.TIME}: {h.render_time(envelope.time)}\r\n"
+        f"{h.CORRELATION_ID}: {id if caused == envelope.id else h.quoted(caused)}\r\n"
     )
     if envelope.causation_id is not None:
-        headers[h.CAUSATION_ID] = h.quoted(envelope.causation_id)
-    if envelope.key is not None:
-        headers[h.KEY] = h.quoted(envelope.key)
+        own += f"{h.CAUSATION_ID}: {h.quoted(envelope.causation_id)}\r\n"
+    if key is not None:
+        own += f"{h.KEY}: {h.quoted(key)}\r\n"
+    # Most events have no more than that.
+    if envelope.trace or envelope.headers or envelope.expires or envelope.due or not envelope.body:
+        own += h.lines(_seldom(envelope))
+    return Message(subject, h.Headers(shared, id, own), envelope.body, id)
+
+
+def _seldom(envelope: Envelope) -> dict[str, str]:
+    headers: dict[str, str] = {}
     if envelope.kind == "state" and isinstance(envelope.event, StateDeleted):
         headers[h.DELETED] = "true"
     if envelope.expires is not None:
@@ -72,7 +80,7 @@ def encode(envelope: Envelope, subject: str) -> Message:
         headers |= {name: value for name, value in envelope.trace.items() if h.is_plain(value)}
     for name, value in envelope.headers.items():
         headers[name] = h.quoted(value)
-    return Message(subject, h.Headers(shared, headers), envelope.body, id)
+    return headers
 
 
 def _waiting(envelope: Envelope, due: datetime) -> dict[str, str]:

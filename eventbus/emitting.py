@@ -141,7 +141,7 @@ class Emitting(Parts):
         fake, id = keeping_fake(scheduled)
         if fake is not None:
             return fake.cancel(id)
-        return await self._ready().cancel(scheduled)
+        return await self._ready().postponed.cancel(scheduled)
 
     async def reschedule(
         self,
@@ -163,7 +163,7 @@ class Emitting(Parts):
         due = due_of(delay, at, self._clock.now())
         if fake is not None and due is not None:
             return fake.reschedule(id, due)
-        return await self._ready().reschedule(scheduled, delay=delay, at=at)
+        return await self._ready().postponed.reschedule(scheduled, delay=delay, at=at)
 
     async def state(self, event: type[StateT], key: str) -> StateT | None:
         """Return the last state event of a key; None where there is none, or it was deleted.

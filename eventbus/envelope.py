@@ -11,7 +11,7 @@ from eventbus.duration import Duration, moment
 from eventbus.errors import InvalidEventError
 from eventbus.event import Event, EventSpec, spec_of, tag_problems
 from eventbus.headers import is_text
-from eventbus.ids import is_id
+from eventbus.ids import is_id, uuid7
 from eventbus.record import quick
 
 __all__ = ("NO_HEADERS", "Envelope", "Message")
@@ -64,6 +64,35 @@ class Envelope:
     """Of a recurring event that is emitted: what it is a tick of."""
 
     @classmethod
+    def plain(cls, event: Event, source: str, time: datetime, scope: Scope) -> "Envelope":
+        """Return the envelope of an event that is emitted as it is; otherwise as `of`."""
+        spec = event.event_spec or spec_of(event)
+        name, key = spec.name, spec.key
+        if key is not None:
+            key = _key(event, spec, None)
+        body = event.event_body()
+        id = uuid7() if scope.handled is None else scope.handled.next_id(name, key, body)
+        return cls(  # by position, which is quicker
+            event,
+            body,
+            id,
+            name,
+            spec.version,
+            time,
+            source,
+            key,
+            scope.correlation_id or id,
+            scope.causation_id,
+            spec.tags,
+            spec.kind,
+            None if spec.expires is None else moment(spec.expires, time),
+            None,
+            NO_HEADERS,
+            scope.trace,
+            "",
+        )
+
+    @classmethod
     def of(  # noqa: PLR0913 - one for each thing an emitter may say
         cls,
         event: Event,
@@ -92,14 +121,7 @@ class Envelope:
         """
         spec = event.event_spec or spec_of(event)
         scope = current_scope() if scope is None else scope
-        if key is None and spec.key is not None:
-            key = event.event_key()
-        if key is not None and not (_is_str(key) and (key.isascii() or is_text(key))):
-            problem = "must be a string of valid Unicode"
-            raise InvalidEventError(name=spec.name, problems=[("key", problem)])
-        if key is None and spec.kind == "state":
-            problem = "a state event is kept by its key, which is missing"
-            raise InvalidEventError(name=spec.name, problems=[("key", problem)])
+        key = _key(event, spec, key)
         body = event.event_body()
         if id is None:
             id = scope.id_for(spec.name, key, body)
@@ -148,6 +170,18 @@ class Envelope:
             trace,
             self.tick,
         )
+
+
+def _key(event: Event, spec: EventSpec, key: str | None) -> str | None:
+    if key is None and spec.key is not None:
+        key = event.event_key()
+    if key is not None and not (_is_str(key) and (key.isascii() or is_text(key))):
+        problem = "must be a string of valid Unicode"
+        raise InvalidEventError(name=spec.name, problems=[("key", problem)])
+    if key is None and spec.kind == "state":
+        problem = "a state event is kept by its key, which is missing"
+        raise InvalidEventError(name=spec.name, problems=[("key", problem)])
+    return key
 
 
 def _tags(spec: EventSpec, more: tuple[str, ...]) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ __all__ = (
     "forwarded",
     "is_plain",
     "is_text",
+    "lines",
     "lowered",
     "ordering_key",
     "parse_time",
@@ -99,36 +100,43 @@ CORRELATION_ALIASES = ("x-correlation-id", "correlation_id")
 _RESERVED = ("nats-", "ce-", "eventbus-")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$&'*+.^_`|~-]{1,128}")
 _PLAIN = "!#$&'()*+,/:;<=>?@[\\]^`{|}~"
-_PLAIN_VALUE = re.compile(r"[!#-$&-~]*")
+_fits = re.compile(r"[!#-$&-~]*").fullmatch
+_rendered = datetime(1970, 1, 1, tzinfo=UTC), "1970-01-01T00:00:00"
+"""The last second that was rendered."""
 
 
 class Headers(Mapping[str, str]):
-    """The headers of an event, and how they are written: what all events of a class share, and its own.
+    """The headers of an event, written: what all events of a class share, and its own.
 
     Frozen. The names are tokens, the values plain: whoever makes them has seen to that.
     """
 
-    __slots__ = ("_all", "_own", "_shared", "written")
+    __slots__ = ("_all", "_shared", "id", "written")
 
-    def __init__(self, shared: "Shared", own: dict[str, str]) -> None:
+    def __init__(self, shared: "Shared", id: str, own: str) -> None:
         self._shared = shared
-        self._own = own
         self._all: dict[str, str] | None = None
-        self.written = shared.written + "".join(
-            [f"{name}: {value}\r\n" for name, value in own.items()]
-        )
+        self.id = id
+        """The event's id, as it is written in them."""
+        self.written = shared.written + own
         """A line for each header."""
 
     def merged(self) -> dict[str, str]:
         """Return all of them, in the order they are written; nobody changes them."""
         if self._all is None:
-            self._all = {**self._shared.headers, **self._own}
+            lines = self.written.split("\r\n")
+            self._all = {name: value for name, _, value in (one.partition(": ") for one in lines)}
+            del self._all[""]  # after the end of the last line
         return self._all
 
     def __getitem__(self, name: str) -> str:
         """Return a value."""
-        value = self._own.get(name)
-        return self._shared.headers[name] if value is None else value
+        value = self._shared.headers.get(name)
+        return self.merged()[name] if value is None else value
+
+    def shared(self, name: str) -> str | None:
+        """Return a value that all events of the class have."""
+        return self._shared.headers.get(name)
 
     def __iter__(self) -> Iterator[str]:
         """Return the names, in the order they are written."""
@@ -142,19 +150,20 @@ class Headers(Mapping[str, str]):
         """Return them as a dict's."""
         return repr(self.merged())
 
-    def get_own(self, name: str) -> str | None:
-        """Return a value that isn't one of the shared ones."""
-        return self._own.get(name)
-
 
 class Shared:
-    """Headers that many events have in common, written once."""
+    """Headers that many events have in common, written once; no event has one of them twice."""
 
     __slots__ = ("headers", "written")
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self.headers = headers
-        self.written = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.written = lines(headers)
+
+
+def lines(headers: Mapping[str, str]) -> str:
+    """Return headers as they are written: a line for each."""
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
 
 
 def quoted(value: str) -> str:
@@ -163,7 +172,7 @@ def quoted(value: str) -> str:
     The rule is that of CloudEvents' HTTP binding, 3.1.3.2: also space, ``"`` and ``%``. A lone
     surrogate, as file names and error messages may hold one, is written as its escape.
     """
-    if _PLAIN_VALUE.fullmatch(value):
+    if _fits(value):
         return value
     return quote(value, safe=_PLAIN, errors="backslashreplace")
 
@@ -265,11 +274,17 @@ def check_user_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def render_time(time: datetime) -> str:
     """Return a time as RFC 3339 in UTC, with microseconds."""
+    global _rendered  # noqa: PLW0603 - most times are of the second of the one before
     if time.tzinfo is not UTC:
         time = time.astimezone(UTC)
-    # Without "+00:00"; full seconds would be written without microseconds.
-    text = time.isoformat() if time.microsecond else time.isoformat(timespec="microseconds")
-    return f"{text[:26]}Z"
+    second, text = _rendered
+    since = time - second
+    if since.days or since.seconds:
+        second = time.replace(microsecond=0)
+        text = second.isoformat()[:19]
+        _rendered = second, text
+        since = time - second
+    return f"{text}.{since.microseconds:06}Z"
 
 
 def parse_time(text: str) -> datetime | None:

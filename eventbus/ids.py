@@ -12,39 +12,55 @@ __all__ = ("MAX_ID", "derived_id", "is_id", "uuid7")
 MAX_ID = 128
 """The longest id accepted, in characters."""
 
-_lock = threading.Lock()
-_last_ms = 0
-_counter = 0
-_stamp = ""
+_RANDOM_BITS = 73
+_TAIL = (1 << 47) - 1
+"""Of the 48 last bits; what is above leaves room to count up."""
 
-# Seeded by the system, again after a fork; a system call for each id would take most of its time.
+# Seeded by the system; a system call for each id would take most of its time.
 # Not the shared generator of `random`: two processes may have given that the same seed.
 _generator = Random()  # noqa: S311 - ids have to differ, they are no secrets
 _random = _generator.getrandbits
-os.register_at_fork(after_in_child=_generator.seed)
+
+_lock = threading.Lock()
+_last_ms = 0
+_start = ""
+"""What the ids of this millisecond have in common: the time, and 26 random bits."""
+_tail = 0
+"""The rest of the last one, random in each millisecond's first id and counted up from there."""
 
 
 def uuid7() -> str:
-    """Return a new uuid7 (RFC 9562): sortable by millisecond, increasing within one process."""
-    global _last_ms, _counter, _stamp  # noqa: PLW0603 - the state that RFC 9562 6.2 asks for
-    random = _random(62)
+    """Return a new uuid7 (RFC 9562): sortable by millisecond, increasing within one process.
+
+    Those of one millisecond are counted up from a random number (RFC 9562 6.2, method 2).
+    """
+    global _tail  # noqa: PLW0603 - the state that RFC 9562 6.2 asks for
     with _lock:
         now = time.time_ns() // 1_000_000
         if now > _last_ms:
-            _last_ms, _counter, _stamp = now, random & 0x7FF, _rendered(now)
+            _begin(now)
         else:
-            _counter += 1
-            if _counter > 0xFFF:
-                _last_ms, _counter = _last_ms + 1, 0
-                _stamp = _rendered(_last_ms)
-        stamp, sequence = _stamp, _counter
-    tail = "%016x" % (1 << 63 | random)
-    return f"{stamp}-7{sequence:03x}-{tail[:4]}-{tail[4:]}"
+            _tail += 1
+        return f"{_start}{_tail:012x}"
 
 
-def _rendered(milliseconds: int) -> str:
-    text = f"{milliseconds:012x}"
-    return f"{text[:8]}-{text[8:]}"
+def _begin(now: int) -> None:
+    global _last_ms, _start, _tail  # noqa: PLW0603 - as above
+    random = _random(_RANDOM_BITS)
+    stamp, high = f"{now:012x}", random >> 47
+    _last_ms, _tail = now, random & _TAIL
+    _start = f"{stamp[:8]}-{stamp[8:]}-7{high >> 14:03x}-{0x8000 | high & 0x3FFF:04x}-"
+
+
+def _differ() -> None:
+    """Begin anew after a fork, which copies all of this."""
+    global _lock  # noqa: PLW0603 - another thread may have held it
+    _lock = threading.Lock()
+    _generator.seed()
+    _begin(_last_ms)
+
+
+os.register_at_fork(after_in_child=_differ)
 
 
 def derived_id(*parts: str | int | bytes) -> str:

@@ -99,4 +99,6 @@ def keeps_states(driver: Driver) -> TypeIs[KeepsStates]:
 
 def is_state(message: Message, subjects: Subjects) -> bool:
     """Tell whether a message is a state event on its way to the listeners."""
-    return message.headers.get(h.KIND) == "state" and message.subject.startswith(subjects.prefix)
+    headers = message.headers
+    kind = headers.shared(h.KIND) if type(headers) is h.Headers else headers.get(h.KIND)
+    return kind == "state" and message.subject.startswith(subjects.prefix)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from eventbus.record import quick
+
 __all__ = ("Receipt", "Scheduled")
 
 
@@ -20,6 +22,7 @@ class Scheduled:
     """The driver that keeps it until then."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """The server's word that an event is stored (P1)."""

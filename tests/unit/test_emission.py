@@ -277,7 +277,7 @@ async def test_nothing_is_kept_of_an_event_that_is_gone(driver: RecordingDriver)
     del one
     gc.collect()
 
-    assert emits._unresolved == {}
+    assert len(emits._unresolved) == 0
 
 
 async def test_a_shared_object_is_not_taken_for_the_emit_of_another_event(

@@ -48,16 +48,26 @@ def test_fresh_ids_increase_though_the_clock_goes_back(monkeypatch: pytest.Monke
     assert second > first
 
 
-def test_the_counter_of_a_millisecond_spills_into_the_next(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_all_ids_of_a_millisecond_increase_and_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     now = (UUID(uuid7()).int >> 80) + 1
     monkeypatch.setattr(ids.time, "time_ns", lambda: now * 1_000_000)
 
     made = [uuid7() for _ in range(5000)]
 
-    assert made == sorted(made)
-    assert {UUID(one).int >> 80 for one in made} >= {now, now + 1}
+    assert made == sorted(set(made))
+    assert {UUID(one).int >> 80 for one in made} == {now}
+
+
+def test_a_forked_process_counts_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = (UUID(uuid7()).int >> 80) + 1
+    monkeypatch.setattr(ids.time, "time_ns", lambda: now * 1_000_000)
+    parents = UUID(uuid7())
+
+    ids._differ()  # as in the child
+    childs = UUID(uuid7())
+
+    assert (childs.version, childs.int >> 80) == (7, now)
+    assert abs(childs.int - parents.int) > 1000
 
 
 def test_a_derived_id_is_a_uuid_that_can_not_pass_for_a_fresh_one() -> None:

@@ -132,7 +132,7 @@ async def test_a_lot_is_written_before_the_turn_ends() -> None:
 
 def test_the_headers_of_an_event_are_read_as_they_were_written() -> None:
     shared = Shared({"ce-source": "bench", "ce-type": "order.placed"})
-    headers = Headers(shared, {"ce-id": "1", "ce-time": "now", "X-Mine": "a: b"})
+    headers = Headers(shared, "1", "ce-id: 1\r\nce-time: now\r\nX-Mine: a: b\r\n")
 
     command = publish_command("events.a", "reply", b"{}", headers, "1")
     first, _, rest = command.partition(b"\r\n")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from eventbus.errors import HeaderError, SubjectError
-from eventbus.headers import ID, Headers
+from eventbus.headers import Headers
 
 __all__ = ("MESSAGE_ID", "check_headers", "check_subject")
 
@@ -39,7 +39,7 @@ def check_headers(headers: Mapping[str, str], id: str | None = None) -> int:
     Raises:
         HeaderError: A name or value that would arrive changed, or not at all.
     """
-    if type(headers) is Headers and (id is None or headers.get_own(ID) == id):
+    if type(headers) is Headers and (id is None or headers.id == id):
         size = _HEADER_LINES + len(headers.written)
         return size if id is None else size + _ID_LINE + len(id)
     if id is not None:

@@ -1,7 +1,14 @@
 """`JetStreamDriver`: the parts of this package behind `eventbus.drivers.base.Driver`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Sequence,
+)
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -39,7 +46,7 @@ from eventbus.drivers.jetstream.limit_log import KeyValueLimits
 from eventbus.drivers.jetstream.message import Lease
 from eventbus.drivers.jetstream.parked_log import KeyValueParked
 from eventbus.drivers.jetstream.pinned import PinnedConsumer
-from eventbus.drivers.jetstream.publisher import DRIVER, Publisher
+from eventbus.drivers.jetstream.publisher import DRIVER, Publication, Publisher
 from eventbus.drivers.jetstream.room import JetStreamRoom, state_of
 from eventbus.drivers.jetstream.schedules import JetStreamSchedules, schedule_of, target_of
 from eventbus.drivers.jetstream.states import KeptStates
@@ -75,6 +82,7 @@ class JetStreamDriver:
 
     def __init__(self, settings: Settings, *, service: str) -> None:
         self._settings = settings
+        self._subjects = settings.subjects
         self._service = service
         self._server = NOT_ASKED
         self._watchers: list[Notify] = []
@@ -203,7 +211,9 @@ class JetStreamDriver:
             with suppress(EventBusError):
                 await self._topology.orphans(self._service, declared)
 
-    async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
+    def publish(
+        self, message: Message, *, headroom: int = HEADROOM
+    ) -> Coroutine[object, object, Receipt]:
         """Store a message and return once the server says that it is stored.
 
         Raises:
@@ -211,15 +221,29 @@ class JetStreamDriver:
             DriverError: As `eventbus.drivers.base.Driver.publish`.
             HeaderError, SubjectError: Before the wire; it can't be carried.
         """
-        try:
-            receipt = await self._publisher.publish(message, headroom=headroom)
-        except BackpressureError as exc:
-            if self.room is None:
-                raise
-            raise await self._room.explained(exc) from exc
-        if is_state(message, self._settings.subjects):
-            await self._states.keep(message, receipt)
+        if is_state(message, self._subjects):
+            return self._publish_state(message, headroom)
+        return self._publisher.publish(message, headroom=headroom, refused=self._refused)
+
+    async def _publish_state(self, message: Message, headroom: int) -> Receipt:
+        receipt = await self._publisher.publish(message, headroom=headroom, refused=self._refused)
+        await self._states.keep(message, receipt)
         return receipt
+
+    async def _refused(self, error: BackpressureError) -> BackpressureError:
+        return error if self.room is None else await self._room.explained(error)
+
+    def begin(self, message: Message, *, headroom: int = HEADROOM) -> Publication | None:
+        """Send a message now; see `eventbus.drivers.pipelined.Pipelined`."""
+        return self._publisher.begin(message, headroom=headroom)
+
+    def receipt_of(self, publication: Publication) -> Receipt | None:
+        """Return the receipt of one that is answered, where the answer says no more than that."""
+        return self._publisher.receipt_of(publication)
+
+    async def end(self, publication: Publication) -> Receipt:
+        """Return once the server says that it is stored; tries again and raises as `publish`."""
+        return await self._publisher.end(publication, refused=self._refused)
 
     async def state(self, name: str, key: str) -> Message | None:
         """Return the last state event of a key as it was published; None where there is none."""

@@ -14,6 +14,7 @@ from eventbus.headers import (
     TRACE,
     Headers,
     Lowered,
+    lines,
 )
 
 __all__ = ("Frame", "publish_command", "read_head")
@@ -128,14 +129,14 @@ def publish_command(
 
     ``id`` is what the server deduplicates by.
     """
-    if not headers and id is None:
-        return f"PUB {subject} {reply} {len(body)}\r\n".encode() + body + b"\r\n"
     if type(headers) is Headers:
         written = headers.written
+    elif headers or id is not None:
+        written = lines(headers or {})
     else:
-        written = "".join([f"{name}: {value}\r\n" for name, value in (headers or {}).items()])
+        return f"PUB {subject} {reply} {len(body)}\r\n".encode() + body + b"\r\n"
     if id is not None:
         written = f"{written}{MESSAGE_ID}: {id}\r\n"
     size = len(written) + 12  # of "NATS/1.0", and the two ends of lines that aren't in it
     start = f"HPUB {subject} {reply} {size} {size + len(body)}\r\n{_VERSION}\r\n{written}\r\n"
-    return start.encode() + body + b"\r\n"
+    return b"%b%b\r\n" % (start.encode(), body)

@@ -41,6 +41,8 @@ class Link:
 
     def __init__(self, on_lost: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        """The time by which deadlines are kept."""
         self._on_lost = on_lost
         self._wire: Wire | None = None
         self._lane: Lane | None = None
@@ -109,6 +111,17 @@ class Link:
         Raises:
             NotConnectedError: Nothing was sent.
         """
+        return self.ask_by(self.now() + within, subject, body, headers, id)
+
+    def ask_by(
+        self,
+        deadline: float,
+        subject: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+    ) -> "asyncio.Future[Raw]":
+        """Ask as `ask` does, with no answer after a time of `now`."""
         self._count = number = self._count + 1
         reply = f"{self._prefix}{number}"
         if self._lane is not None and not self.problem:  # as `send`, once for each event
@@ -116,7 +129,7 @@ class Link:
         else:
             self.send(subject, body, reply, headers, id)
         future: asyncio.Future[Raw] = self._loop.create_future()
-        self._waiting[b"%d" % number] = future, self._loop.time() + within, subject
+        self._waiting[b"%d" % number] = future, deadline, subject
         if self._timer is None:
             self._timer = self._loop.call_later(GRAIN, self._sweep)
         return future

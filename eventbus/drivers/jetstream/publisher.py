@@ -3,8 +3,9 @@
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from eventbus import headers as h
 from eventbus.drivers.base import HEADROOM, Receipt
@@ -28,7 +29,7 @@ from eventbus.errors import (
 )
 from eventbus.settings import Settings
 
-__all__ = ("DRIVER", "Publisher")
+__all__ = ("DRIVER", "Publication", "Publisher")
 
 DRIVER = "jetstream"
 LOOK_UP = 1.0
@@ -41,6 +42,35 @@ PASSING = frozenset({10158})
 _SERVER_FAULT = 500
 
 _STORED = re.compile(rb'\{"stream":"([^"]+)", ?"seq":(\d+)\}')
+
+
+Refused: TypeAlias = Callable[[BackpressureError], Awaitable[BackpressureError]]
+"""Explains why there is no room."""
+
+
+class Publication:
+    """A message on its way: what `Publisher.begin` returns."""
+
+    __slots__ = ("answer", "message", "started")
+
+    def __init__(self, message: Message, started: float, answer: "asyncio.Future[Raw]") -> None:
+        self.message = message
+        self.started = started
+        self.answer = answer
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the server has answered, or won't."""
+        return self.answer.done()
+
+    async def answered(self) -> None:
+        """Wait until it is; never raises."""
+        await asyncio.wait((self.answer,))
+
+    def abandon(self) -> None:
+        """Don't wait for it any more."""
+        if not self.answer.cancel() and not self.answer.cancelled():
+            self.answer.exception()  # which nobody else would look at
 
 
 @dataclass(slots=True)
@@ -78,23 +108,75 @@ class Publisher:
         self._patience = settings.emit_timeout
         self._per_try = settings.publish_timeout
 
-    async def publish(self, message: Message, *, headroom: int = 0) -> Receipt:
+    async def publish(
+        self, message: Message, *, headroom: int = 0, refused: Refused | None = None
+    ) -> Receipt:
         """Store a message; see `eventbus.drivers.base.Driver.publish`."""
         subject, body, headers, id = message.subject, message.body, message.headers, message.id
         self._check(message, headroom)
-        link, started = self._connection.link, asyncio.get_running_loop().time()
+        link = self._connection.link
         if link is None or link.is_crowded:
-            return await self._persist(_Emit(message, started))
+            started = asyncio.get_running_loop().time()
+            return await self._ended(_Emit(message, started), None, refused)
+        started = link.now()
         try:
-            raw = await link.ask(subject, body, headers, id, within=self._per_try)
+            raw = await link.ask_by(started + self._per_try, subject, body, headers, id)
         except (TimeoutError, NotConnectedError) as exc:
-            return await self._persist(_after(_Emit(message, started, 1), exc, self._per_try))
+            unanswered = _after(_Emit(message, started, 1), exc, self._per_try)
+            return await self._ended(unanswered, None, refused)
         stored = _STORED.fullmatch(raw.data)
         if stored is None:
-            emit = _Emit(message, started, 1)
-            return _considered(emit, raw) or await self._persist(emit)
-        stream, sequence = stored.groups()
-        return Receipt(_id_of(message), stream.decode(), int(sequence), False, DRIVER)
+            return await self._ended(_Emit(message, started, 1), raw, refused)
+        return Receipt(_id_of(message), stored[1].decode(), int(stored[2]), False, DRIVER)
+
+    def begin(self, message: Message, *, headroom: int = 0) -> Publication | None:
+        """Send a message now; see `eventbus.drivers.pipelined.Pipelined`."""
+        self._check(message, headroom)
+        link = self._connection.link
+        if link is None or link.is_crowded:
+            return None
+        started = link.now()
+        try:
+            answer = link.ask_by(
+                started + self._per_try,
+                message.subject,
+                message.body,
+                message.headers,
+                message.id,
+            )
+        except NotConnectedError:
+            return None
+        return Publication(message, started, answer)
+
+    def receipt_of(self, publication: Publication) -> Receipt | None:
+        """Return the receipt in the usual answer; None where `end` has to consider it."""
+        answer = publication.answer
+        if answer.cancelled() or answer.exception() is not None:
+            return None
+        stored = _STORED.fullmatch(answer.result().data)
+        if stored is None:
+            return None
+        id = _id_of(publication.message)
+        return Receipt(id, stored[1].decode(), int(stored[2]), False, DRIVER)
+
+    async def end(self, publication: Publication, *, refused: Refused | None = None) -> Receipt:
+        """Return once a message that was sent is stored; tries again and raises as `publish`."""
+        emit = _Emit(publication.message, publication.started, 1)
+        try:
+            raw = await publication.answer
+        except (TimeoutError, NotConnectedError) as exc:
+            return await self._ended(_after(emit, exc, self._per_try), None, refused)
+        return await self._ended(emit, raw, refused)
+
+    async def _ended(self, emit: _Emit, raw: Raw | None, refused: Refused | None) -> Receipt:
+        """Return the receipt in the answer to the first try, where there is one, or try again."""
+        try:
+            receipt = None if raw is None else _considered(emit, raw)
+            return receipt or await self._persist(emit)
+        except BackpressureError as exc:
+            if refused is None:
+                raise
+            raise await refused(exc) from exc
 
     def carried(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Return messages up to the first one that can't be carried."""

@@ -1,0 +1,251 @@
+"""Many events at once: each has its own receipt or error, whatever happens on the way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import count
+
+import pytest
+
+from eventbus import Event, EventService, Receipt, Settings
+from eventbus.drivers.memory import MemoryBroker, MemoryDriver
+from eventbus.embedded import NatsServer
+from eventbus.errors import (
+    BackpressureError,
+    DriverError,
+    EmitUnknown,
+    IdConflictError,
+    InvalidEventError,
+    PayloadTooLargeError,
+)
+from eventbus.telemetry.signals import EmitFailed, Emitted, Happened
+from tests.integration.rig import Line, stored_ids
+
+pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
+
+LONG = 60.0
+"""Seconds for what takes one, on a machine that is busy."""
+
+
+class BoxSent(Event, name="box.sent", key="number"):
+    number: str
+    content: str = ""
+
+
+class BoxQueued(Event, name="box.queued", driver="side"):
+    number: str
+
+
+def boxes(many: int, content: str = "") -> list[BoxSent]:
+    return [BoxSent(number=str(one), content=content) for one in range(many)]
+
+
+class Heard:
+    """What observers are told of emits; a test may act at one of them."""
+
+    def __init__(self) -> None:
+        self.stored: list[Emitted] = []
+        self.failed: list[EmitFailed] = []
+        self.act: tuple[int, Callable[[], None]] = -1, lambda: None
+
+    def __call__(self, happened: Happened) -> None:
+        if isinstance(happened, Emitted):
+            self.stored.append(happened)
+            if len(self.stored) == self.act[0]:
+                self.act[1]()
+        elif isinstance(happened, EmitFailed):
+            self.failed.append(happened)
+
+
+@asynccontextmanager
+async def serving(
+    url: str, heard: Heard | None = None, **more: object
+) -> AsyncIterator[EventService]:
+    given: dict[str, object] = {"nats_url": url, "emit_timeout": LONG, **more}
+    events = EventService("shop", settings=Settings(**given))  # type: ignore[arg-type]
+    events.registry.register(BoxSent)
+    if heard is not None:
+        events.observe(heard)
+    async with events:
+        yield events
+
+
+async def test_each_event_has_its_receipt_and_the_stream_has_their_order(
+    nats_server: NatsServer,
+) -> None:
+    heard = Heard()
+    async with serving(nats_server.url, heard) as events:
+        receipts = await events.emit_many(boxes(1200))
+
+    ids = [one.id for one in receipts]
+    assert [one.sequence for one in receipts] == list(range(1, 1201))
+    assert {(one.stream, one.duplicate, one.driver) for one in receipts} == {
+        ("EVENTS", False, "jetstream")
+    }
+    assert await stored_ids(nats_server.url) == ids
+    assert [(one.id, one.key) for one in heard.stored] == [
+        (id, str(number)) for number, id in enumerate(ids)
+    ]
+
+
+async def test_what_can_not_be_carried_fails_alone(nats_server: NatsServer) -> None:
+    big, odd = BoxSent(number="big", content="x" * 2_000_000), BoxSent(number="\ud800")
+    heard = Heard()
+    async with serving(nats_server.url, heard) as events:
+        with pytest.raises(ExceptionGroup) as raised:
+            await events.emit_many([*boxes(30), big, odd, *boxes(30)])
+
+    assert [type(one) for one in raised.value.exceptions] == [
+        PayloadTooLargeError,
+        InvalidEventError,
+    ]
+    assert len(await stored_ids(nats_server.url)) == len(heard.stored) == 60
+    assert [one.name for one in heard.failed] == ["box.sent"]
+
+
+async def test_one_object_twice_in_the_list_is_two_events(nats_server: NatsServer) -> None:
+    one = BoxSent(number="1")
+    async with serving(nats_server.url) as events:
+        receipts = await events.emit_many([one] * 40)
+
+    assert len({receipt.id for receipt in receipts}) == 40
+    assert len(await stored_ids(nats_server.url)) == 40
+
+
+async def test_a_fresh_id_that_is_taken_fails_alone(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = count()
+    monkeypatch.setattr("eventbus.envelope.uuid7", lambda: f"id-{min(next(made), 49)}")
+    async with serving(nats_server.url) as events:
+        with pytest.raises(ExceptionGroup) as raised:
+            await events.emit_many(boxes(52))
+
+    assert [type(one) for one in raised.value.exceptions] == [IdConflictError] * 2
+    assert await stored_ids(nats_server.url) == [f"id-{number}" for number in range(50)]
+
+
+async def test_a_full_stream_refuses_what_it_has_no_room_for(nats_server: NatsServer) -> None:
+    heard = Heard()
+    async with serving(nats_server.url, heard, max_bytes=1024 * 1024) as events:
+
+        async def never(event: BoxSent) -> None:
+            await asyncio.Event().wait()
+
+        await events.subscribe(BoxSent, never)
+        with pytest.raises(ExceptionGroup) as raised:
+            await events.emit_many(boxes(300, "x" * 8000))
+        with pytest.raises(BackpressureError) as alone:
+            await events.emit(BoxSent(number="late", content="x" * 8000))
+
+    stored = await stored_ids(nats_server.url)
+    errors = raised.value.exceptions
+    assert {type(one) for one in errors} == {BackpressureError}
+    assert str(errors[0]) == str(alone.value)
+    assert len(stored) == len(heard.stored) == 300 - len(errors)
+    assert len(heard.failed) == len(errors) + 1
+
+
+async def test_a_connection_that_breaks_on_the_way_loses_nothing_and_stores_nothing_twice(
+    nats_server: NatsServer,
+) -> None:
+    heard = Heard()
+    async with Line(nats_server) as line, serving(line.url, heard) as events:
+        heard.act = 700, line.cut
+        async with asyncio.timeout(LONG):
+            receipts = await events.emit_many(boxes(3000))
+
+    stored = await stored_ids(nats_server.url)
+    assert sorted(stored) == sorted(one.id for one in receipts)
+    assert len(stored) == len(set(stored)) == len(heard.stored) == 3000
+    assert not any(one.duplicate for one in receipts)
+
+
+async def test_a_server_that_is_killed_on_the_way_has_each_event_once(
+    nats_server: NatsServer,
+) -> None:
+    heard = Heard()
+    async with serving(nats_server.url, heard) as events:
+        killed = asyncio.Event()
+
+        def kill() -> None:
+            nats_server.kill()
+            killed.set()
+
+        heard.act = 700, kill
+        async with asyncio.timeout(LONG), asyncio.TaskGroup() as group:
+            emits = group.create_task(events.emit_many(boxes(3000)))
+            await killed.wait()
+            await asyncio.to_thread(nats_server.restart)
+        receipts = emits.result()
+
+    stored = await stored_ids(nats_server.url)
+    assert sorted(stored) == sorted(one.id for one in receipts)
+    assert len(stored) == len(set(stored)) == 3000
+
+
+async def test_nobody_knows_of_those_whose_answers_never_come(nats_server: NatsServer) -> None:
+    lot = boxes(40)
+    async with (
+        Line(nats_server) as line,
+        serving(line.url, emit_timeout=0.5, publish_timeout=0.2) as events,
+    ):
+        await events.emit(BoxSent(number="first"))
+        line.silence()
+        with pytest.raises(ExceptionGroup) as raised:
+            await events.emit_many(lot)
+        line.restore()
+        again = [await until_stored(events, one) for one in lot]
+
+    assert {type(one) for one in raised.value.exceptions} == {EmitUnknown}
+    unknown = [one.id for one in raised.value.exceptions if isinstance(one, EmitUnknown)]
+    stored = await stored_ids(nats_server.url)
+    assert [one.id for one in again] == unknown
+    assert sorted(stored[1:]) == sorted(unknown)
+
+
+async def until_stored(events: EventService, event: Event) -> Receipt:
+    """Emit an event as long as the connection hasn't recovered."""
+    async with asyncio.timeout(LONG):
+        while True:
+            try:
+                return await events.emit(event)
+            except DriverError:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_cancelled_lot_is_emitted_again_under_its_ids(nats_server: NatsServer) -> None:
+    lot = boxes(40)
+    async with Line(nats_server) as line, serving(line.url) as events:
+        await events.emit(BoxSent(number="first"))
+        answered = asyncio.Event()
+
+        def held(data: bytes) -> bytes:
+            answered.set()
+            return b""
+
+        line.back = held
+        async with asyncio.timeout(LONG), asyncio.TaskGroup() as group:
+            emits = group.create_task(events.emit_many(lot))
+            await answered.wait()
+            emits.cancel()
+        line.back = lambda data: data
+        line.cut()
+        receipts = [await until_stored(events, one) for one in lot]
+
+    stored = await stored_ids(nats_server.url)
+    assert sorted(stored[1:]) == sorted(one.id for one in receipts)
+    assert len(set(stored)) == 41
+
+
+async def test_events_of_another_driver_go_as_they_would_alone(nats_server: NatsServer) -> None:
+    lot = [*boxes(30), *(BoxQueued(number=str(one)) for one in range(30))]
+    settings = Settings(nats_url=nats_server.url)
+    events = EventService(
+        "shop", settings=settings, drivers={"side": MemoryDriver(MemoryBroker())}
+    )
+    async with events:
+        receipts = await events.emit_many(lot)
+
+    assert [one.driver for one in receipts] == ["jetstream"] * 30 + ["memory"] * 30
+    assert await stored_ids(nats_server.url) == [one.id for one in receipts[:30]]
