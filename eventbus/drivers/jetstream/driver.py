@@ -38,6 +38,7 @@ from eventbus.drivers.jetstream.api import Api, ApiError, translated
 from eventbus.drivers.jetstream.asking import CoreAsking
 from eventbus.drivers.jetstream.attempt_log import KeyValueAttempts
 from eventbus.drivers.jetstream.batch import Batches
+from eventbus.drivers.jetstream.bucket import Bucket
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
 from eventbus.drivers.jetstream.controls import Controls
@@ -94,18 +95,13 @@ class JetStreamDriver:
         self._topology = Topology(self._api, settings, self._notify)
         self._publisher = Publisher(self._connection, self._api, settings)
         self._asking = CoreAsking(self._connection, self._tasks.create_task)
-        self._attempts = KeyValueAttempts(
-            self._api, self._publisher, settings.subjects.attempts_bucket
-        )
+        bucket = Bucket(self._api, settings.subjects.attempts_bucket)
+        self._attempts = KeyValueAttempts(bucket, self._publisher)
         self.admin = Admin(self._api, settings, self._replies)
         """What an operator may ask."""
         self._batches = Batches(self._connection, self._publisher, self.admin, settings)
-        self._parked = KeyValueParked(
-            self._api, self.admin, self._publisher, settings.subjects.attempts_bucket
-        )
-        self._limits = KeyValueLimits(
-            self._connection, self._api, settings.subjects.attempts_bucket
-        )
+        self._parked = KeyValueParked(bucket, self.admin, self._publisher)
+        self._limits = KeyValueLimits(bucket, self._connection)
         self.letterbox = Letterbox(self._api, self.admin, self._publisher, settings.subjects)
         """The dead letters, as an operator works them."""
         self.controls = Controls(self._api, settings.subjects.stream)

@@ -1,10 +1,10 @@
 """`KeyValueLimits`: what processes agree on to keep a limit, in a bucket of the server."""
 
-import base64
 import json
 import math
 
-from eventbus.drivers.jetstream.api import MESSAGE_NOT_FOUND, Api, ApiError, number, table, text
+from eventbus.drivers.jetstream.api import number, table, text
+from eventbus.drivers.jetstream.bucket import Bucket
 from eventbus.drivers.jetstream.connection import Connection
 from eventbus.errors import DriverError, NotConnectedError
 from eventbus.limits import LimitRecord
@@ -19,9 +19,8 @@ CHANGED = 10071
 class KeyValueLimits:
     """A `LimitLog` on the bucket ``<NS>_ATTEMPTS``; each record has its own time to live."""
 
-    def __init__(self, connection: Connection, api: Api, bucket: str) -> None:
+    def __init__(self, bucket: Bucket, connection: Connection) -> None:
         self._connection = connection
-        self._api = api
         self._bucket = bucket
 
     async def read(self, place: str) -> LimitRecord | None:
@@ -30,18 +29,8 @@ class KeyValueLimits:
         Raises:
             DriverError: It can't be read now.
         """
-        verb = f"STREAM.MSG.GET.KV_{self._bucket}"
-        ask = {"last_by_subj": self._subject(place)}
-        try:
-            answer = await self._api.call(verb, ask, timeout=PATIENCE)
-        except ApiError as exc:
-            if exc.err_code == MESSAGE_NOT_FOUND:
-                return None
-            raise DriverError(f"limit {place} can't be read: {exc.description}") from exc
-        except TimeoutError as exc:
-            raise DriverError(f"limit {place} can't be read: no answer") from exc
-        message = table(answer.get("message"))
-        return LimitRecord(base64.b64decode(text(message.get("data"))), number(message.get("seq")))
+        entry = await self._bucket.get(place, f"limit {place}", timeout=PATIENCE)
+        return None if entry is None else LimitRecord(entry.body, entry.revision)
 
     async def write(self, place: str, body: bytes, *, over: int, keep: float) -> int | None:
         """Record it in place of a revision; None where somebody else has changed it since.
@@ -59,7 +48,7 @@ class KeyValueLimits:
             "Nats-TTL": f"{max(1, math.ceil(keep))}s",
         }
         try:
-            raw = await link.ask(self._subject(place), body, headers, within=PATIENCE)
+            raw = await link.ask(self._bucket.subject(place), body, headers, within=PATIENCE)
             answer = table(json.loads(raw.data or b"{}"))
         except (TimeoutError, ValueError) as exc:
             raise DriverError(f"limit {place} may not be recorded: no answer") from exc
@@ -70,6 +59,3 @@ class KeyValueLimits:
             problem = text(error.get("description")) or "no stream takes it"
             raise DriverError(f"limit {place} can't be recorded: {problem}")
         return number(answer.get("seq"))
-
-    def _subject(self, place: str) -> str:
-        return f"$KV.{self._bucket}.{place}"

@@ -1,18 +1,10 @@
 """`KeyValueParked`: the keys that ordered listeners have set aside, in a bucket of the server."""
 
-import base64
 import json
 
 from eventbus.drivers.jetstream.admin import Admin
-from eventbus.drivers.jetstream.api import (
-    MESSAGE_NOT_FOUND,
-    Api,
-    ApiError,
-    number,
-    table,
-    text,
-    translated,
-)
+from eventbus.drivers.jetstream.api import number, table, text
+from eventbus.drivers.jetstream.bucket import Bucket
 from eventbus.drivers.jetstream.publisher import Publisher
 from eventbus.envelope import Message
 from eventbus.parked import ParkedKey
@@ -24,8 +16,7 @@ __all__ = ("KeyValueParked",)
 class KeyValueParked:
     """A `ParkedLog` on the bucket ``<NS>_ATTEMPTS``; one key for each, without its age limit."""
 
-    def __init__(self, api: Api, admin: Admin, publisher: Publisher, bucket: str) -> None:
-        self._api = api
+    def __init__(self, bucket: Bucket, admin: Admin, publisher: Publisher) -> None:
         self._admin = admin
         self._publisher = publisher
         self._bucket = bucket
@@ -36,7 +27,8 @@ class KeyValueParked:
         Raises:
             DriverError: They can't be read now.
         """
-        stored = self._admin.messages(f"KV_{self._bucket}", f"{self._prefix(durable)}.>")
+        every = self._bucket.subject(f"{durable}.parked.>")
+        stored = self._admin.messages(self._bucket.stream, every)
         records = [_read(one.message.body) async for one in stored]
         return frozenset(one.key for one in records if one is not None)
 
@@ -46,16 +38,8 @@ class KeyValueParked:
         Raises:
             DriverError: It can't be read now.
         """
-        # Not a direct get: a replica may not know yet what was written a moment ago.
-        verb, ask = f"STREAM.MSG.GET.KV_{self._bucket}", {"last_by_subj": self._at(durable, key)}
-        with translated(f"the parked key '{key}' of {durable}"):
-            try:
-                answer = await self._api.call(verb, ask)
-            except ApiError as exc:
-                if exc.err_code == MESSAGE_NOT_FOUND:
-                    return None
-                raise
-        return _read(base64.b64decode(text(table(answer.get("message")).get("data"))))
+        entry = await self._bucket.get(_at(durable, key), _named(durable, key))
+        return None if entry is None else _read(entry.body)
 
     async def write(self, durable: str, parked: ParkedKey) -> None:
         """Record it, confirmed, in place of what was recorded of that key.
@@ -71,7 +55,7 @@ class KeyValueParked:
         }
         headers = {"Nats-TTL": "never"}  # else it would be freed when the bucket's age is over
         body = json.dumps(record).encode()
-        message = Message(self._at(durable, parked.key), headers, body)
+        message = Message(self._bucket.subject(_at(durable, parked.key)), headers, body)
         await self._publisher.publish(message, headroom=0)
 
     async def free(self, durable: str, key: str) -> None:
@@ -80,15 +64,15 @@ class KeyValueParked:
         Raises:
             DriverError: It may still be there.
         """
-        with translated(f"the parked key '{key}' of {durable}"):
-            verb = f"STREAM.PURGE.KV_{self._bucket}"
-            await self._api.call(verb, {"filter": self._at(durable, key)})
+        await self._bucket.purge(_at(durable, key), _named(durable, key))
 
-    def _prefix(self, durable: str) -> str:
-        return f"$KV.{self._bucket}.{durable}.parked"
 
-    def _at(self, durable: str, key: str) -> str:
-        return f"{self._prefix(durable)}.{encode_key(key)}"
+def _at(durable: str, key: str) -> str:
+    return f"{durable}.parked.{encode_key(key)}"
+
+
+def _named(durable: str, key: str) -> str:
+    return f"the parked key '{key}' of {durable}"
 
 
 def _read(body: bytes) -> ParkedKey | None:
