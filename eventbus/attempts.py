@@ -15,7 +15,7 @@ from eventbus.delivery import Delivery
 from eventbus.errors import DriverError
 from eventbus.record import quick
 
-__all__ = ("AttemptLog", "Attempts", "History", "Known", "Verdict", "judge")
+__all__ = ("FIRST", "AttemptLog", "Attempts", "History", "Known", "Verdict", "judge")
 
 
 @quick
@@ -70,7 +70,7 @@ class Verdict:
         """Return the verdict once its run begins; the first attempt's beginning is kept."""
         if self.history.began is not None:
             return self
-        if self is _FIRST:
+        if self is FIRST:
             return Verdict(1, False, History(began=now))
         return replace(self, history=replace(self.history, began=now))
 
@@ -111,7 +111,7 @@ def judge(history: History, *, deliveries: int, parked: int = 0, behind: bool = 
     return Verdict(parked + history.failed + 1, suspect, history)
 
 
-_FIRST = Verdict(attempt=1)
+FIRST = Verdict(attempt=1)
 """What a delivery is that nobody had before."""
 
 
@@ -155,7 +155,7 @@ class Attempts:
         """
         if known is None:
             if delivery.deliveries == 1 and not self._came_back(delivery):
-                return _FIRST
+                return FIRST
             known = Known()
         if known.verdict is not None:
             return known.verdict

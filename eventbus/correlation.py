@@ -2,14 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Protocol
 
 from eventbus.ids import derived_id, uuid7
 from eventbus.record import quick
 
-__all__ = ("NO_TRACE", "Handled", "Scope", "current_scope", "entered")
+__all__ = ("NO_TRACE", "Handled", "Scope", "Scoped", "current_scope", "entered", "running")
 
 NO_TRACE: Mapping[str, str] = MappingProxyType({})
 
@@ -52,13 +53,30 @@ class Scope:
         return uuid7() if self.handled is None else self.handled.next_id(name, key, body)
 
 
+class Scoped(Protocol):
+    """What makes its scope when somebody asks; most listeners emit nothing."""
+
+    def scope(self) -> Scope:
+        """Return it, each time the same."""
+        ...
+
+
 _NOWHERE = Scope()
-_current: ContextVar[Scope] = ContextVar("eventbus_scope", default=_NOWHERE)
+_current: ContextVar[Scope | Scoped] = ContextVar("eventbus_scope", default=_NOWHERE)
 
 
 def current_scope() -> Scope:
     """Return the scope of the running task; an empty one outside listeners and requests."""
-    return _current.get()
+    current = _current.get()
+    return current if isinstance(current, Scope) else current.scope()
+
+
+def running(scoped: Scoped) -> Context:
+    """Return a copy of the current context in which something else's scope is the current one."""
+    token = _current.set(scoped)
+    context = copy_context()
+    _current.reset(token)
+    return context
 
 
 def entered(scope: Scope) -> "_Entered":

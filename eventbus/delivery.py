@@ -18,9 +18,11 @@ __all__ = (
     "Nak",
     "Outcome",
     "Park",
+    "Readable",
     "Reason",
     "Return",
     "can_ack_soon",
+    "is_readable",
 )
 
 
@@ -117,6 +119,30 @@ class AckedSoon(Delivery, Protocol):
         False where it can't be told this way: then nothing is settled, and `ack` is to be awaited.
         """
         ...
+
+
+class Readable(AckedSoon, Protocol):
+    """A delivery that hands out its bytes, so that only what somebody asks for need be read."""
+
+    @property
+    def subject(self) -> bytes:
+        """What it was published to."""
+        ...
+
+    @property
+    def head(self) -> bytes:
+        """The lines of its headers as they came; empty where they are only in `message`."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """The body of its message."""
+        ...
+
+
+def is_readable(delivery: Delivery) -> TypeGuard[Readable]:
+    """Tell whether a delivery is a `Readable`."""
+    return hasattr(delivery, "head")
 
 
 def can_ack_soon(delivery: Delivery) -> TypeGuard[AckedSoon]:

@@ -1,11 +1,10 @@
 """One delivery: decode, run the chain, decide, have it settled."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
 
 from eventbus.attempts import Attempts, Known
-from eventbus.calling import raised_by, scope_of, tell_failed
+from eventbus.calling import failure_of, raised_by, scope_of, tell_failed
 from eventbus.correlation import entered
 from eventbus.delivery import (
     DeadLetter,
@@ -24,11 +23,13 @@ from eventbus.errors import (
     SettleError,
 )
 from eventbus.judging import Judge
-from eventbus.middleware.base import Context, chain
+from eventbus.middleware.base import Context, Middleware, chain
 from eventbus.middleware.breaker import BreakerState, Circuit
 from eventbus.middleware.limit import Limit
+from eventbus.middleware.timeout import Timeout
 from eventbus.records import context_of, settled_of
 from eventbus.settlement import Run, Settler, Wait
+from eventbus.shortcut import NOT_PLAIN, Aftermath, Shortcut
 from eventbus.subscription import Subscription
 from eventbus.telemetry.conditions import BreakerChanged
 from eventbus.telemetry.signals import (
@@ -41,7 +42,7 @@ from eventbus.telemetry.signals import (
 )
 from eventbus.wiring import Wiring, gathering_of, layers_of
 
-__all__ = ("Aftermath", "Dispatcher")
+__all__ = ("Dispatcher",)
 
 LOOK_AGAIN = 1.0
 """Seconds until an event comes back of which nobody knows now whose it is."""
@@ -50,22 +51,6 @@ BEHIND_PROBE = 1.5
 DELAY_IN_PLACE = 5.0
 """A listener's own delay that lasts longer holds no pending place of the consumer."""
 _UNREADABLE = (Reason.INVALID, Reason.UNKNOWN_EVENT)
-
-
-class Aftermath(Protocol):
-    """Who counts the acknowledgements that the server hasn't confirmed, for a stop to wait."""
-
-    def began(self) -> None:
-        """Count one."""
-        ...
-
-    def ended(self) -> None:
-        """Count it as done with, whatever became of it."""
-        ...
-
-    def go_on(self, coroutine: Coroutine[object, object, None]) -> None:
-        """Run what has to wait after all in a task; it tells when it has `ended`."""
-        ...
 
 
 class Dispatcher:
@@ -95,7 +80,9 @@ class Dispatcher:
         """The delivery that is run alone now, or was last."""
         self._gathering = gathering_of(subscription, wiring.clock)
         self._on_pause: Callable[[float], None] | None = None
-        self._chain = chain(layers_of(subscription, wiring), self._call)
+        layers = layers_of(subscription, wiring)
+        self._chain = chain(layers, self._call)
+        self._shortcut = self._made_shortcut(layers)
 
     @property
     def has_limits(self) -> bool:
@@ -107,11 +94,19 @@ class Dispatcher:
         """Call ``pause`` with the seconds for which a limit wants no more events."""
         self._on_pause = pause
 
+    def begin(self, delivery: Delivery, aftermath: Aftermath) -> Awaitable[object] | None:
+        """Handle a delivery as `__call__` does, as far as nothing has to wait.
+
+        Returns what is left to await, at once and in the same task; None where nothing is.
+        """
+        rest = NOT_PLAIN if self._shortcut is None else self._shortcut.begin(delivery, aftermath)
+        return self(delivery, aftermath=aftermath) if rest is NOT_PLAIN else rest
+
     async def __call__(
         self,
         delivery: Delivery,
         known: Known | None = None,
-        aftermath: "Aftermath | None" = None,
+        aftermath: Aftermath | None = None,
     ) -> Wait | None:
         """Handle and settle one delivery; never raises but for cancellation.
 
@@ -126,8 +121,15 @@ class Dispatcher:
             return None
         run = Run(delivery, name, self._attempts.redrive(delivery), known=known)
         wiring.observe(Received(name, one.service, one.listener, delivery.deliveries > 1))
+        return await self._finish(run, self._decide(run), aftermath)
+
+    async def _finish(
+        self, run: Run, deciding: Awaitable[Decision | Return], aftermath: Aftermath | None
+    ) -> Wait | None:
+        """Settle a delivery as it is decided; never raises but for cancellation."""
+        wiring, one, name = self._wiring, self._subscription, run.name
         try:
-            decision = await self._decide(run)
+            decision = await deciding
             if isinstance(decision, Return):
                 await self._settler.step_back(run, decision.delay, park=decision.park)
                 wiring.observe(Returned(name, one.service, one.listener))
@@ -148,22 +150,30 @@ class Dispatcher:
                 self._alone.release()
         return run.wait
 
-    async def _settle(self, run: Run, decision: Decision) -> None:
-        outcome = await self._settler.settle(run, decision)
-        self._wiring.observe(self._settled(run, decision, outcome))
+    def _made_shortcut(self, layers: Sequence[Middleware]) -> Shortcut | None:
+        """Return a way past all that this listener doesn't ask for; None where it asks for much."""
+        one = self._subscription
+        if (
+            self.circuit is not None
+            or self._gathering is not None
+            or self._settler.parks_keys
+            or one.left_to
+            or one.delay is not None
+        ):
+            return None
+        only = layers[0] if len(layers) == 1 else None
+        limit = only if isinstance(only, Timeout) and not one.takes_context else None
+        return Shortcut(one, self._wiring, self._chain, limit, self._retry.attempts, self)
 
-    def _ack_soon(self, run: Run, decision: Decision, aftermath: "Aftermath") -> None:
-        def told(known: bool) -> None:
-            if known:
-                self._wiring.observe(self._settled(run, decision, Outcome.OK))
-                aftermath.ended()
-            else:
-                aftermath.go_on(self._ack_alone(run, decision, aftermath))
+    # What a shortcut leaves to us, see `eventbus.shortcut.WholeWay`.
 
-        aftermath.began()
-        self._settler.ack_soon(run, told)
+    def go_on(
+        self, run: Run, raised: Exception | asyncio.CancelledError, aftermath: Aftermath
+    ) -> Awaitable[object]:
+        """Return what settles a delivery whose run has raised."""
+        return self._finish(run, self._after(run, raised), aftermath)
 
-    async def _ack_alone(self, run: Run, decision: Decision, aftermath: "Aftermath") -> None:
+    async def ack_alone(self, run: Run, decision: Decision, aftermath: Aftermath) -> None:
         """Acknowledge what couldn't be with others; cancelled, the server delivers it again."""
         one = self._subscription
         try:
@@ -176,6 +186,30 @@ class Dispatcher:
             self._wiring.observe(Stuck(run.name, one.service, one.listener, exc))
         finally:
             aftermath.ended()
+
+    async def _after(
+        self, run: Run, raised: Exception | asyncio.CancelledError
+    ) -> Decision | Return:
+        assert run.envelope is not None, "run without an envelope"
+        run.error = failure_of(raised, self._subscription.listener)
+        if isinstance(run.error, Postpone):
+            return self._postponed(run.error)
+        return self._judge.judged(run, run.envelope)
+
+    async def _settle(self, run: Run, decision: Decision) -> None:
+        outcome = await self._settler.settle(run, decision)
+        self._wiring.observe(self._settled(run, decision, outcome))
+
+    def _ack_soon(self, run: Run, decision: Decision, aftermath: Aftermath) -> None:
+        def told(known: bool) -> None:
+            if known:
+                self._wiring.observe(self._settled(run, decision, Outcome.OK))
+                aftermath.ended()
+            else:
+                aftermath.go_on(self.ack_alone(run, decision, aftermath))
+
+        aftermath.began()
+        self._settler.ack_soon(run, told)
 
     async def _is_left(self, delivery: Delivery, name: str) -> bool:
         """Settle what another durable takes because of its priority; False where it is ours.

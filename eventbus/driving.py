@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def begin(
-    coroutine: Coroutine[object, object, None], context: Context | None = None
+    coroutine: Coroutine[object, object, object], context: Context | None = None
 ) -> "Begun | None":
     """Run a coroutine until it has to wait; None where it has ended without.
 
@@ -35,7 +35,7 @@ class Begun:
 
     def __init__(
         self,
-        coroutine: Coroutine[object, object, None],
+        coroutine: Coroutine[object, object, object],
         waits_for: object,
         context: Context | None,
     ) -> None:

@@ -3,14 +3,15 @@
 from datetime import datetime
 
 from eventbus import headers as h
-from eventbus.delivery import DeadLetter, Decision, Drop, Nak, Outcome, Park
+from eventbus.delivery import DeadLetter, Decision, Drop, Nak, Outcome, Park, Readable
 from eventbus.envelope import Envelope
+from eventbus.glance import Glance
 from eventbus.middleware.base import Context, Emit
 from eventbus.settlement import Run
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import Settled
 
-__all__ = ("context_of", "settled_of")
+__all__ = ("context_of", "handled_of", "settled_of")
 
 
 def context_of(run: Run, envelope: Envelope, subscription: Subscription, emit: Emit) -> Context:
@@ -88,6 +89,37 @@ def settled_of(
         trace=envelope.trace.get("traceparent", "") if envelope else "",
         redrive=run.redrive,
         tags=envelope.tags if envelope else (),
+    )
+
+
+def handled_of(
+    glance: Glance,
+    delivery: Readable,
+    one: Subscription,
+    attempts: int,
+    duration: float,
+    now: datetime,
+) -> Settled:
+    """Return what `settled_of` does of an event that was handled at its first delivery."""
+    time, plan = glance.time, glance.plan
+    return Settled(  # by position, which is quicker
+        plan.name,
+        glance.id,
+        one.service,
+        one.listener,
+        Outcome.OK,
+        1,
+        attempts,
+        duration,
+        (now - time).total_seconds(),
+        glance.correlation_id,
+        glance.causation_id,
+        stream=delivery.stream,
+        sequence=delivery.sequence,
+        subject=delivery.subject.decode(),
+        emitted_at=time,
+        trace=glance.traceparent,
+        tags=plan.tags,
     )
 
 

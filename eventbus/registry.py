@@ -45,6 +45,8 @@ class Registry:
         self._classes: dict[str, dict[int, type[Event]]] = {}
         self._upcasts: dict[str, dict[int, Upcast]] = {}
         self._readings: dict[tuple[str, int, tuple[type[Event], ...]], Reading] = {}
+        self.changes = 0
+        """Grows with each class and upcast; who remembers how to read an event has to look."""
 
     def register(self, event: type[EventT]) -> type[EventT]:
         """Add an event class, and the upcasts in its module that lead up to it.
@@ -65,6 +67,7 @@ class Registry:
                 f"by {_where(event)}; give one of them another name or version"
             )
         self._readings.clear()
+        self.changes += 1
         for one in _upcasts(sys.modules.get(event.__module__)):
             if one.name == spec.name and one.to_version <= spec.version:
                 self.register_upcast(one)
@@ -83,6 +86,7 @@ class Registry:
                 "keep one of them, so that there is one way to the newest version"
             )
         self._readings.clear()
+        self.changes += 1
         return one
 
     def discover(self, package: str) -> tuple[type[Event], ...]:

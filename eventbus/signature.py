@@ -127,8 +127,8 @@ def handler_of(
         )
     plain = cast("Callable[[Event], Awaitable[object]]", listener)
 
-    async def handler(event: Event, _context: Context) -> object:
-        return await plain(event)
+    def handler(event: Event, _context: Context) -> Awaitable[object]:
+        return plain(event)
 
     return handler
 

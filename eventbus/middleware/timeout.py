@@ -26,14 +26,18 @@ class Timeout:
 
     async def run(self, rest: Awaitable[object], listener: str) -> None:
         """Await something within the limit, for a listener."""
-        deadline = asyncio.get_running_loop().time() + self._limit
+        began = asyncio.get_running_loop().time()
         if inspect.iscoroutine(rest):
             # What never waits can't be ended either, and needs no timer.
             waiting = begin(rest)
             if waiting is None:
                 return
             rest = waiting
-        scope = asyncio.timeout_at(deadline)
+        await self.wait(rest, began, listener)
+
+    async def wait(self, rest: Awaitable[object], began: float, listener: str) -> None:
+        """Await what began at a time of the event loop, for as long as it may take."""
+        scope = asyncio.timeout_at(began + self._limit)
         try:
             async with scope:
                 await rest

@@ -2,11 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Generic, TypeAlias, TypeVar
-
-from eventbus.driving import begin
 
 __all__ = ("Flow", "Spawn")
 
@@ -18,14 +15,14 @@ Spawn: TypeAlias = Callable[[Coroutine[object, object, None]], asyncio.Task[None
 class Flow(Generic[ItemT]):
     """Runs each item that it takes, at once, in the order they came.
 
-    A task runs one item after the other, each in a copy of the context, until one has to wait;
-    then another task goes on with those behind it. So an item that never waits costs no task, and
-    none waits for another.
+    A task runs one item after the other until one has to wait; then another task goes on with
+    those behind it. So an item that never waits costs no task, and none waits for another.
+
+    ``run`` begins an item in the task that is there, and returns what is left to await in it, at
+    once; None where nothing is. It gives each a context of its own.
     """
 
-    def __init__(
-        self, run: Callable[[ItemT], Coroutine[object, object, None]], spawn: Spawn
-    ) -> None:
+    def __init__(self, run: Callable[[ItemT], Awaitable[None] | None], spawn: Spawn) -> None:
         self._run = run
         self._spawn = spawn
         self._waiting: deque[ItemT] = deque()
@@ -67,7 +64,7 @@ class Flow(Generic[ItemT]):
         assert task is not None, "run in a task"
         self._is_beginning = False
         while self._waiting and not task.cancelling():
-            waiting = begin(self._run(self._waiting.popleft()), copy_context())
+            waiting = self._run(self._waiting.popleft())
             if waiting is None:
                 continue
             if self._waiting and not self._is_beginning:

@@ -1,7 +1,6 @@
 """Keep the lease of every delivery in hand: a sign of life at a third of its ack wait."""
 
 import asyncio
-from dataclasses import dataclass
 
 from eventbus.clock import Clock
 from eventbus.delivery import Delivery
@@ -10,13 +9,6 @@ __all__ = ("Heartbeat",)
 
 BEATS = 3
 """Heartbeats for each ack wait, so that two may be lost."""
-
-
-@dataclass(slots=True)
-class _Held:
-    delivery: Delivery
-    every: float
-    due: float
 
 
 class Heartbeat:
@@ -28,7 +20,8 @@ class Heartbeat:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._held: dict[int, _Held] = {}
+        self._held: dict[Delivery, tuple[float, float]] = {}
+        """How often each has to give a sign of life, and when next."""
         self._shortest = 1.0
         self._some = asyncio.Event()
 
@@ -36,12 +29,13 @@ class Heartbeat:
         """Begin with a delivery that was received now."""
         every = ack_wait / BEATS
         self._shortest = min(self._shortest, every)
-        self._held[id(delivery)] = _Held(delivery, every, self._clock.monotonic() + every)
-        self._some.set()
+        if not self._held:
+            self._some.set()
+        self._held[delivery] = every, self._clock.monotonic() + every
 
     def release(self, delivery: Delivery) -> None:
         """End with a delivery."""
-        self._held.pop(id(delivery), None)
+        self._held.pop(delivery, None)
 
     async def run(self) -> None:
         """Beat until cancelled; where nothing is held, no time passes here."""
@@ -51,7 +45,8 @@ class Heartbeat:
                 await self._some.wait()
             await self._clock.sleep(self._shortest / 2)
             now = self._clock.monotonic()
-            for held in list(self._held.values()):
-                if now >= held.due:
-                    held.due = now + held.every
-                    await held.delivery.in_progress()
+            late = [(one, every) for one, (every, due) in self._held.items() if due <= now]
+            for delivery, every in late:
+                if delivery in self._held:  # else it was settled while others were told of
+                    self._held[delivery] = every, now + every
+                    await delivery.in_progress()

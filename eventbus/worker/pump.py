@@ -1,13 +1,15 @@
 """Feed one subscription: take deliveries as slots allow, run each, and stop in order."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
+from contextvars import copy_context
 
 from eventbus.attempts import Known
 from eventbus.clock import Clock
 from eventbus.delivery import Delivery
 from eventbus.dispatch import Dispatcher
 from eventbus.drivers.base import Consumer, Driver
+from eventbus.driving import begin
 from eventbus.subscription import Subscription
 from eventbus.worker.flow import Flow
 from eventbus.worker.heartbeat import Heartbeat
@@ -41,7 +43,7 @@ class Pump:
         self._consumer: Consumer | None = None
         self._valve: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
-        self._flow = Flow(self._handle, self._spawn)
+        self._flow = Flow(self._begin, self._spawn)
         self._in_hand = 0
         self._unconfirmed = 0
         self._all_confirmed = asyncio.Event()
@@ -114,15 +116,26 @@ class Pump:
         self._in_hand += 1
         self._flow.take(delivery)
 
-    async def _handle(self, delivery: Delivery) -> None:
+    def _begin(self, delivery: Delivery) -> Awaitable[None] | None:
+        """Begin a delivery; return what is left to await in this task."""
+        if self._entrance is None:
+            rest = self._dispatcher.begin(delivery, self)
+            if rest is None:
+                self._let_go(delivery)
+                return None
+        else:
+            rest = self._enter(self._entrance, delivery)
+        return begin(self._finish(delivery, rest), copy_context())
+
+    async def _finish(self, delivery: Delivery, rest: Awaitable[object]) -> None:
         try:
-            if self._entrance is None:
-                await self._dispatcher(delivery, aftermath=self)
-            else:
-                await self._enter(self._entrance, delivery)
+            await rest
         finally:
-            self._heartbeat.release(delivery)
-            self._in_hand -= 1
+            self._let_go(delivery)
+
+    def _let_go(self, delivery: Delivery) -> None:
+        self._heartbeat.release(delivery)
+        self._in_hand -= 1
 
     async def _enter(self, entrance: Entrance, delivery: Delivery) -> None:
         """Run it once there is a place; what never gets one goes back."""

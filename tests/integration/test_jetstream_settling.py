@@ -209,7 +209,7 @@ async def test_an_ack_the_permissions_dont_cover_is_a_settle_error() -> None:
 
 
 def test_an_ack_subject_of_either_form_tells_the_place() -> None:
-    expected = Place("EVENTS", "mailer__welcome", 2, 17, 1795232829629313582, 9)
+    expected = Place("EVENTS", "mailer__welcome", 2, 17, 9, 1795232829629313582)
 
     first = place_of("$JS.ACK.EVENTS.mailer__welcome.2.17.9.1795232829629313582.4")
     second = place_of("$JS.ACK._.szMpdrwD.EVENTS.mailer__welcome.2.17.9.1795232829629313582.4")

@@ -3,7 +3,7 @@
 Fakes of our own seam, written against its protocols; what a real server does is tested elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
@@ -99,6 +99,53 @@ class FakeDelivery:
         self.journal.append(entry)
         if how in self.fails:
             raise self.fails[how]
+
+
+class ReadableDelivery(FakeDelivery):
+    """One that hands out its bytes, and whose acknowledgement is confirmed at once."""
+
+    @property
+    def subject(self) -> bytes:
+        """What it was published to."""
+        return self.message.subject.encode()
+
+    @property
+    def head(self) -> bytes:
+        """The lines of its headers."""
+        lines = [f"{name}: {value}\r\n" for name, value in self.message.headers.items()]
+        return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
+
+    @property
+    def body(self) -> bytes:
+        """The body of its message."""
+        return self.message.body
+
+    def ack_soon(self, done: Callable[[bool], None]) -> None:
+        """Settle it as handled, where that doesn't fail."""
+        is_known = "ack" not in self.fails
+        if is_known:
+            self._settle("ack", "ack")
+        done(is_known)
+
+
+class Afterwards:
+    """Counts what isn't confirmed, and keeps what has to go on."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.left: list[Coroutine[object, object, None]] = []
+
+    def began(self) -> None:
+        """Count one."""
+        self.open += 1
+
+    def ended(self) -> None:
+        """Count it no more."""
+        self.open -= 1
+
+    def go_on(self, coroutine: Coroutine[object, object, None]) -> None:
+        """Keep it for a test to await."""
+        self.left.append(coroutine)
 
 
 class DictLog:
@@ -228,9 +275,9 @@ def driver() -> RecordingDriver:
     return RecordingDriver()
 
 
-@pytest.fixture
-def bench(driver: RecordingDriver, clock: StillClock) -> "Bench":
+@pytest.fixture(params=[False, True], ids=["whole", "short"])
+def bench(driver: RecordingDriver, clock: StillClock, request: pytest.FixtureRequest) -> "Bench":
     """Give a dispatcher to try deliveries with; an observer that always raises watches too."""
     from tests.unit.bench import Bench  # it stands on the fakes of this module
 
-    return Bench(driver, clock)
+    return Bench(driver, clock, is_short=request.param)

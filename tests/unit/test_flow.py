@@ -1,12 +1,20 @@
 """A flow runs items side by side, and makes tasks only for those that wait."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar, copy_context
 
+from eventbus.driving import begin
 from eventbus.worker.flow import Flow
 
 number: ContextVar[int] = ContextVar("number", default=0)
+
+
+def beginning(
+    run: Callable[[int], Coroutine[object, object, None]],
+) -> Callable[[int], Awaitable[None] | None]:
+    """Begin an item as a pump does: in a context of its own."""
+    return lambda item: begin(run(item), copy_context())
 
 
 class Ground:
@@ -17,7 +25,7 @@ class Ground:
     ) -> None:
         self._group = group
         self.tasks: list[asyncio.Task[None]] = []
-        self.flow = Flow(run, self._spawn)
+        self.flow = Flow(beginning(run), self._spawn)
 
     def _spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = self._group.create_task(coroutine)
@@ -118,7 +126,7 @@ async def test_what_can_not_begin_any_more_can_be_taken_back() -> None:
     def spawn(_: Coroutine[object, object, None]) -> asyncio.Task[None]:
         raise RuntimeError("the group has ended")
 
-    flow = Flow(run, spawn)
+    flow = Flow(beginning(run), spawn)
     flow.take(7)
     await flow.begun()
 

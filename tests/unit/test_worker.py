@@ -61,8 +61,8 @@ class Handles:
     def __init__(self, handle: Callable[[Delivery], Awaitable[None]]) -> None:
         self._handle = handle
 
-    async def __call__(self, delivery: Delivery, aftermath: object) -> None:
-        await self._handle(delivery)
+    def begin(self, delivery: Delivery, aftermath: object) -> Awaitable[None]:
+        return self._handle(delivery)
 
 
 def worker(

@@ -43,8 +43,7 @@ class Acks:
             _tell(batch, known=False)
             return
         try:
-            for reply, _ in batch[:-1]:
-                link.send(reply, ACK)
+            link.post([reply for reply, _ in batch[:-1]], ACK)
             answer = link.ask(batch[-1][0], ACK, within=self._per_try)
         except NotConnectedError:
             _tell(batch, known=False)

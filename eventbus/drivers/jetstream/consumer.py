@@ -62,6 +62,10 @@ class Trouble:
         self._problem = ""
         self._since = 0.0
 
+    def __bool__(self) -> bool:
+        """Tell whether there is any."""
+        return bool(self._problem)
+
     def begin(self, problem: str) -> None:
         """Take note of a problem; the first one tells since when."""
         if not self._problem:
@@ -88,7 +92,9 @@ class PullConsumer:
         self._outside = outside
         self._loop = asyncio.get_running_loop()
         acks = Acks(outside.connection, outside.lease.per_try)
-        self._lease = replace(outside.lease, ack_wait=spec.ack_wait, acks=acks)
+        self._lease = replace(
+            outside.lease, ack_wait=spec.ack_wait, now=self._loop.time, acks=acks
+        )
         self._progress = Progress(outside.stream, spec.durable)
         self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{outside.stream}.{spec.durable}"
         self._slots = spec.slots
@@ -254,18 +260,20 @@ class PullConsumer:
         place = place_of(reply)
         if place is None:
             return
-        self._is_well()
-        self._requested = max(0, self._requested - 1)
+        if self._trouble or self._failures:
+            self._is_well()
+        if self._requested:
+            self._requested -= 1
         if self._progress.is_done(place):
             self._send(reply, ACK)
         elif not self._has_room():
             self._send(reply, NAK)
         else:
             delivery = JetStreamDelivery(raw, place, self._lease, self._release)
-            older = self._held.get(place.sequence)
-            if older is not None:
-                older.supersede()
-            self._held[place.sequence] = delivery
+            sequence = delivery.sequence
+            if sequence in self._held:
+                self._held[sequence].supersede()
+            self._held[sequence] = delivery
             self._taken += 1
             self._deliver(delivery)
         if not self._requested:

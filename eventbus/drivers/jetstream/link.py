@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
 from eventbus.drivers.jetstream.credentials import Login
@@ -154,6 +154,19 @@ class Link:
         except NotConnectedError as exc:
             self.lose(str(exc))
             raise
+
+    def post(self, subjects: Sequence[str], body: bytes) -> None:
+        """Write one body, in ASCII, to many subjects, without an answer.
+
+        Raises:
+            NotConnectedError: Perhaps not all was sent.
+        """
+        if self._lane is None or self.problem:
+            for subject in subjects:
+                self.send(subject, body)
+            return
+        end = f"  {len(body)}\r\n{body.decode()}\r\n"
+        self._lane.write("".join([f"PUB {one}{end}" for one in subjects]).encode())
 
     @property
     def is_crowded(self) -> bool:

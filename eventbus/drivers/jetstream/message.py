@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from eventbus import headers as h
 from eventbus.drivers.jetstream.acks import ACK, Acks
@@ -14,7 +16,6 @@ from eventbus.drivers.jetstream.link import is_no_responders
 from eventbus.drivers.jetstream.wire import Raw
 from eventbus.envelope import Message
 from eventbus.errors import NotAuthorizedError, NotConnectedError, SettleError
-from eventbus.record import quick
 
 __all__ = ("JetStreamDelivery", "Lease", "Place", "nak_body", "place_of")
 
@@ -30,18 +31,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_REASON = 200
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a delivered message is stored, and how often it was delivered."""
 
     stream: str
     durable: str
     delivered: int
     sequence: int
-    stored_ns: int
     number: int
     """Which of the durable's deliveries it is."""
+    stored_ns: int
 
 
 def place_of(reply: str) -> Place | None:
@@ -50,17 +49,13 @@ def place_of(reply: str) -> Place | None:
         return None
     tokens = reply.split(".")
     if len(tokens) == _V1_TOKENS:
-        fields = tokens[2:7]
-        stored = tokens[7]
+        _, _, stream, durable, *numbers, _ = tokens
     elif len(tokens) >= _V2_TOKENS:  # with domain and account before
-        fields = tokens[4:9]
-        stored = tokens[9]
+        stream, durable, *numbers = tokens[4:10]
     else:
         return None
-    stream, durable, *numbers = fields
     try:
-        delivered, sequence, number = map(int, numbers)
-        return Place(stream, durable, delivered, sequence, int(stored), number)
+        return Place(stream, durable, *map(int, numbers))
     except ValueError:
         return None
 
@@ -81,6 +76,8 @@ class Lease:
     patience: float
     """How long a settlement may wait for the server, at most."""
     per_try: float
+    now: Callable[[], float] = time.monotonic
+    """That of the event loop, once there is one."""
     acks: Acks | None = None
     """Those of the durable; None until it is known."""
 
@@ -97,11 +94,17 @@ class JetStreamDelivery:
         "_lease",
         "_lease_end",
         "_message",
-        "_place",
+        "_raw",
         "_release",
-        "_reply",
         "_settled",
         "_superseded",
+        "body",
+        "deliveries",
+        "head",
+        "place",
+        "sequence",
+        "stream",
+        "subject",
     )
 
     def __init__(
@@ -111,15 +114,18 @@ class JetStreamDelivery:
         lease: Lease,
         release: Callable[["JetStreamDelivery", bool], None],
     ) -> None:
+        self._raw = raw
+        self._message: Message | None = None
+        self.place = place
+        """Where it is stored."""
+        self.stream, _, self.deliveries, self.sequence, _, _ = place
         if isinstance(raw, Frame):
-            headers: Mapping[str, str] = raw.lowered()
+            self.subject, self.head = raw.subject_bytes, raw.head
         else:
-            headers = h.lowered(raw.headers or {})
-        self._message = Message(raw.subject, headers, raw.data, headers.get("nats-msg-id"))
-        self._reply = raw.reply
-        self._place = place
+            self.subject = self.head = b""
+        self.body = raw.data
         self._lease = lease
-        self._lease_end = asyncio.get_running_loop().time() + lease.ack_wait
+        self._lease_end = lease.now() + lease.ack_wait
         self._release = release
         self._settled = False
         self._superseded = False
@@ -127,37 +133,29 @@ class JetStreamDelivery:
     @property
     def message(self) -> Message:
         """The message, its headers by lower-case name."""
+        if self._message is None:
+            raw = self._raw
+            if isinstance(raw, Frame):
+                headers: Mapping[str, str] = raw.lowered()
+            else:
+                headers = h.lowered(raw.headers or {})
+            self._message = Message(raw.subject, headers, raw.data, headers.get("nats-msg-id"))
         return self._message
 
     @property
-    def place(self) -> Place:
-        """Where it is stored."""
-        return self._place
-
-    @property
-    def stream(self) -> str:
-        """The stream that it is stored in."""
-        return self._place.stream
-
-    @property
-    def sequence(self) -> int:
-        """Its sequence in that stream."""
-        return self._place.sequence
+    def reply(self) -> str:
+        """Where it is settled."""
+        return self._raw.reply
 
     @property
     def stored_at(self) -> datetime:
         """When the server stored it, in UTC."""
-        return _EPOCH + timedelta(microseconds=self._place.stored_ns // 1000)
-
-    @property
-    def deliveries(self) -> int:
-        """How often the server has handed it out, this time included; not the attempts."""
-        return self._place.delivered
+        return _EPOCH + timedelta(microseconds=self.place.stored_ns // 1000)
 
     @property
     def lost(self) -> bool:
         """Whether the server may have delivered it again, or has."""
-        return self._superseded or asyncio.get_running_loop().time() >= self._lease_end
+        return self._superseded or self._lease.now() >= self._lease_end
 
     @property
     def is_settling(self) -> bool:
@@ -201,7 +199,7 @@ class JetStreamDelivery:
                 self._settled = False
             done(known)
 
-        acks.add(self._reply, told)
+        acks.add(self.reply, told)
 
     async def nak(self, delay: float = 0.0) -> None:
         """Give it back; where the server can't be told, it comes back when its lease runs out.
@@ -239,7 +237,7 @@ class JetStreamDelivery:
         """Start its ack wait anew; never raises, a lost heartbeat is the next one's work."""
         if self._settled or self.lost:
             return
-        written = asyncio.get_running_loop().time()
+        written = self._lease.now()
         if await self._write(IN_PROGRESS):
             self._lease_end = written + self._lease.ack_wait
 
@@ -248,28 +246,27 @@ class JetStreamDelivery:
         self._superseded = True
 
     def _where(self) -> str:
-        return f"'{self._message.subject}' {self.stream}:{self.sequence}"
+        return f"'{self.message.subject}' {self.stream}:{self.sequence}"
 
     async def _write(self, body: bytes) -> bool:
         link = self._lease.connection.link
         if link is None:
             return False
         try:
-            link.send(self._reply, body)
+            link.send(self.reply, body)
         except NotConnectedError:
             return False
         return True
 
     async def _confirmed(self, body: bytes) -> None:
         """Repeat an ack or term until the server answers; while the lease holds it is ours."""
-        loop = asyncio.get_running_loop()
-        deadline = min(self._lease_end, loop.time() + self._lease.patience)
+        deadline = min(self._lease_end, self._lease.now() + self._lease.patience)
         problem = self._lease.connection.problem or "no connection"
         tries = 0
         while (link := await self._lease.connection.link_by(deadline)) is not None:
-            within = min(self._lease.per_try, deadline - loop.time())
+            within = min(self._lease.per_try, deadline - self._lease.now())
             try:
-                raw = await link.ask(self._reply, body, within=within)
+                raw = await link.ask(self.reply, body, within=within)
             except NotConnectedError as exc:
                 problem = str(exc)
                 continue
@@ -280,7 +277,7 @@ class JetStreamDelivery:
                 raise SettleError(f"{self._where()} can't be settled: {exc}") from exc
             if not is_no_responders(raw):
                 return
-            problem = f"durable {self._place.durable} isn't there"
+            problem = f"durable {self.place.durable} isn't there"
             tries += 1
             await asyncio.sleep(min(pause_after(tries), within))
         raise SettleError(

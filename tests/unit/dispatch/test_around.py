@@ -59,7 +59,7 @@ async def test_what_happens_is_told_in_order_with_what_is_known(bench: Bench) ->
         bench.clock.move(0.25)
 
     bench.clock.move(1)
-    await bench.dispatcher(send)(bench.delivery(sequence=7))
+    await bench.run(bench.dispatcher(send), bench.delivery(sequence=7))
 
     assert bench.told == [
         Received("user.created", "mail", "send", redelivered=False),

@@ -42,7 +42,9 @@ async def cancelled(
 
     bench.told = Told(watch)
     async with asyncio.TaskGroup() as group:
-        task.append(group.create_task(bench.dispatcher(listener)(bench.delivery(**changes))))
+        task.append(
+            group.create_task(bench.run(bench.dispatcher(listener), bench.delivery(**changes)))
+        )
         await started.wait()
         await asyncio.sleep(0)
         task[0].cancel()
@@ -183,7 +185,7 @@ class _Exit(BaseException):
 
 async def test_what_is_no_exception_is_not_settled_and_goes_its_way(bench: Bench) -> None:
     with pytest.raises(_Exit):
-        await bench.dispatcher(raising(_Exit()))(bench.delivery())
+        await bench.run(bench.dispatcher(raising(_Exit())), bench.delivery())
 
     assert bench.driver.journal == []
     assert [type(one) for one in bench.told] == [Received, ListenerStarted]

@@ -1,0 +1,201 @@
+"""`Shortcut`: the way of a delivery that comes for the first time, can be read, and is handled.
+
+It makes no envelope, no decision and no record that nobody asks for. What it can't take, and what
+doesn't go well, goes the whole way, which is dispatch's.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from datetime import timedelta
+from enum import Enum, auto
+from types import CoroutineType
+from typing import Protocol, TypeAlias, cast
+
+from eventbus.attempts import FIRST
+from eventbus.correlation import running
+from eventbus.delivery import Decision, Delivery, Readable, is_readable
+from eventbus.driving import Begun, begin
+from eventbus.glance import Glance, Reader
+from eventbus.judging import HANDLED
+from eventbus.middleware.base import CallNext, Context
+from eventbus.middleware.timeout import Timeout
+from eventbus.records import context_of, handled_of
+from eventbus.settlement import Run
+from eventbus.subscription import Subscription
+from eventbus.telemetry.signals import ListenerStarted, Received, is_watched
+from eventbus.wiring import Wiring
+
+__all__ = ("NOT_PLAIN", "Aftermath", "NotPlain", "Shortcut", "WholeWay")
+
+_NO_CONTEXT = cast("Context", None)
+"""For handlers that don't look at it."""
+_Call: TypeAlias = Coroutine[object, object, object]
+
+
+class NotPlain(Enum):
+    """Says that a delivery has to go the whole way; nothing is told or done yet."""
+
+    NOT_PLAIN = auto()
+
+
+NOT_PLAIN = NotPlain.NOT_PLAIN
+
+
+class Aftermath(Protocol):
+    """Who counts the acknowledgements that the server hasn't confirmed, for a stop to wait."""
+
+    def began(self) -> None:
+        """Count one."""
+        ...
+
+    def ended(self) -> None:
+        """Count it as done with, whatever became of it."""
+        ...
+
+    def go_on(self, coroutine: Coroutine[object, object, None]) -> None:
+        """Run what has to wait after all in a task; it tells when it has `ended`."""
+        ...
+
+
+class WholeWay(Protocol):
+    """What a shortcut leaves to dispatch."""
+
+    def go_on(
+        self, run: Run, raised: Exception | asyncio.CancelledError, aftermath: Aftermath
+    ) -> Awaitable[object]:
+        """Return what settles a delivery whose run has raised."""
+        ...
+
+    def ack_alone(
+        self, run: Run, decision: Decision, aftermath: Aftermath
+    ) -> Coroutine[object, object, None]:
+        """Acknowledge what couldn't be with others; cancelled, the server delivers it again."""
+        ...
+
+
+class Shortcut:
+    """Runs the plain deliveries of one listener."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        wiring: Wiring,
+        chain: CallNext,
+        limit: Timeout | None,
+        attempts: int,
+        whole: WholeWay,
+    ) -> None:
+        self._subscription = subscription
+        self._wiring = wiring
+        self._chain = chain
+        self._limit = limit
+        """All that stands around the listener, where it wants nothing but the event."""
+        self._attempts = attempts
+        self._whole = whole
+        self._reader = Reader(subscription, wiring)
+
+    def begin(
+        self, delivery: Delivery, aftermath: Aftermath
+    ) -> Awaitable[object] | NotPlain | None:
+        """Handle a delivery as far as it doesn't wait.
+
+        Returns what is left to await, at once and in the same task; None where nothing is.
+        """
+        if delivery.deliveries != 1 or not is_readable(delivery) or delivery.lost:
+            return NOT_PLAIN
+        glance = self._reader.read(delivery)
+        if glance is None:
+            return NOT_PLAIN
+        self._tell_begun(glance)
+        started = self._wiring.clock.monotonic()
+        try:
+            waiting = begin(self._called(glance, delivery), running(glance))
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - dispatch judges it
+            return self._failed(glance, delivery, exc, started, aftermath)
+        if waiting is not None:
+            return self._wait(glance, delivery, waiting, started, aftermath)
+        self._handled(glance, delivery, started, aftermath)
+        return None
+
+    async def _wait(
+        self,
+        glance: Glance,
+        delivery: Readable,
+        waiting: Begun,
+        started: float,
+        aftermath: Aftermath,
+    ) -> None:
+        try:
+            if self._limit is None:
+                await waiting
+            else:
+                ran = self._wiring.clock.monotonic() - started
+                began = asyncio.get_running_loop().time() - ran
+                await self._limit.wait(waiting, began, self._subscription.listener)
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - dispatch judges it
+            await self._failed(glance, delivery, exc, started, aftermath)
+        else:
+            self._handled(glance, delivery, started, aftermath)
+
+    def _called(self, glance: Glance, delivery: Readable) -> _Call:
+        call: Awaitable[object]
+        if self._limit is None:
+            run, one = self._run(glance, delivery), self._subscription
+            call = self._chain(context_of(run, glance.envelope(), one, self._wiring.emit))
+        else:
+            call = self._subscription.handler(glance.event, _NO_CONTEXT)
+        return call if type(call) is CoroutineType else _awaiting(call)
+
+    def _tell_begun(self, glance: Glance) -> None:
+        one, observe, name = self._subscription, self._wiring.observe, glance.plan.name
+        observe(Received(name, one.service, one.listener, False))
+        if is_watched(observe, ListenerStarted):
+            service, listener, related = one.service, one.listener, glance.correlation_id
+            observe(ListenerStarted(name, glance.id, service, listener, 1, related))
+
+    def _handled(
+        self, glance: Glance, delivery: Readable, started: float, aftermath: Aftermath
+    ) -> None:
+        """Have it acknowledged with others; it is told once the server knows."""
+        wiring, one, attempts = self._wiring, self._subscription, self._attempts
+        duration = wiring.clock.monotonic() - started
+
+        def told(known: bool) -> None:
+            if known:
+                now = wiring.clock.now()
+                wiring.observe(handled_of(glance, delivery, one, attempts, duration, now))
+                aftermath.ended()
+            else:
+                run = self._run(glance, delivery, duration)
+                aftermath.go_on(self._whole.ack_alone(run, HANDLED, aftermath))
+
+        aftermath.began()
+        delivery.ack_soon(told)
+
+    def _failed(
+        self,
+        glance: Glance,
+        delivery: Readable,
+        raised: Exception | asyncio.CancelledError,
+        started: float,
+        aftermath: Aftermath,
+    ) -> Awaitable[object]:
+        duration = self._wiring.clock.monotonic() - started
+        run = self._run(glance, delivery, duration)
+        return self._whole.go_on(run, raised, aftermath)
+
+    def _run(self, glance: Glance, delivery: Readable, duration: float = 0.0) -> Run:
+        """Return what dispatch would know of it by now."""
+        began = self._wiring.clock.now() - timedelta(seconds=duration)
+        return Run(
+            delivery,
+            glance.plan.name,
+            envelope=glance.envelope(),
+            verdict=FIRST.running(began),
+            begun=True,
+            duration=duration,
+        )
+
+
+async def _awaiting(call: Awaitable[object]) -> None:
+    await call
