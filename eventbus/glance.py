@@ -5,7 +5,7 @@ what isn't as expected is left to that.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,18 +20,18 @@ from eventbus.record import quick
 from eventbus.subscription import Subscription
 from eventbus.wiring import Wiring
 
-__all__ = ("Glance", "Reader")
+__all__ = ("Glance", "Plan", "Reader")
 
 _FIRST_OWN = b"\r\nce-id: "
 _OWN = re.compile(
-    rb"\r\nce-id: ([!-$&-~]{1,128})"
-    rb"\r\nce-time: ([!-~]{1,40})"
-    rb"\r\nce-correlationid: ([!-$&-~]{1,128})"
-    rb"(?:\r\nce-causationid: ([!-$&-~]{1,128}))?"
-    rb"(?:\r\nce-partitionkey: ([!-~]*))?"
-    rb"(?:\r\ntraceparent: ([!-~]+))?"
-    rb"(?:\r\nNats-Msg-Id: [!-~]*)?"
-    rb"\r\n\r\n"
+    r"\r\nce-id: ([!-$&-~]{1,128})"
+    r"\r\nce-time: ([!-~]{1,40})"
+    r"\r\nce-correlationid: ([!-$&-~]{1,128})"
+    r"(?:\r\nce-causationid: ([!-$&-~]{1,128}))?"
+    r"(?:\r\nce-partitionkey: ([!-~]*))?"
+    r"(?:\r\ntraceparent: ([!-~]+))?"
+    r"(?:\r\nNats-Msg-Id: [!-~]*)?"
+    r"\r\n\r\n"
 ).fullmatch
 """What `eventbus.codec.encode` writes for each event, in its order; ids without an escape."""
 _SHARED = frozenset(
@@ -58,59 +58,67 @@ class Plan:
 
 
 class Glance:
-    """An event, and its other parts as bytes; it makes each when asked."""
+    """An event, and its other parts as they came; the rest is made when somebody asks."""
 
-    __slots__ = ("_delivery", "_envelope", "_own", "_scope", "event", "plan")
+    __slots__ = (
+        "_delivery",
+        "_envelope",
+        "_event",
+        "_key",
+        "_scope",
+        "_time",
+        "causation_id",
+        "correlation_id",
+        "id",
+        "plan",
+        "trace",
+    )
 
-    def __init__(self, plan: Plan, event: Event, own: re.Match[bytes], delivery: Readable) -> None:
+    def __init__(self, plan: Plan, event: Event, own: re.Match[str], delivery: Readable) -> None:
         self.plan = plan
-        self.event = event
-        self._own = own
+        self._event: Event | None = event
         self._delivery = delivery
         self._envelope: Envelope | None = None
         self._scope: Scope | None = None
+        self.id: str
+        """The event's id."""
+        self.correlation_id: str
+        """What it belongs to."""
+        self.causation_id: str | None
+        """The event that was handled where it was emitted."""
+        self.trace: str | None
+        """The ``traceparent`` that it was sent with."""
+        self.id, self._time, self.correlation_id, self.causation_id, self._key, self.trace = (
+            own.groups()
+        )
 
     @property
-    def id(self) -> str:
-        """The event's id."""
-        return self._own[1].decode()
+    def event(self) -> Event:
+        """The event."""
+        if self._event is None:
+            self._event = self.plan.validate(self._delivery.body, extra="ignore")
+        return self._event
+
+    def let_go(self) -> None:
+        """Keep what was read of the event no longer; it is handled, and hardly needed again."""
+        self._event = None
 
     @property
     def time(self) -> datetime:
         """When it was emitted, in UTC."""
-        return h.parse_time(self._own[2].decode()) or self._delivery.stored_at
-
-    @property
-    def correlation_id(self) -> str:
-        """What it belongs to."""
-        return self._own[3].decode()
-
-    @property
-    def causation_id(self) -> str | None:
-        """The event that was handled where it was emitted."""
-        return None if (found := self._own[4]) is None else found.decode()
-
-    @property
-    def traceparent(self) -> str:
-        """The trace that it was sent with; empty without one."""
-        return "" if (found := self._own[6]) is None else found.decode()
+        return h.parse_time(self._time) or self._delivery.stored_at
 
     def scope(self) -> Scope:
         """Return what an emit of its listener inherits."""
         if self._scope is None:
-            id, trace = self.id, self.traceparent
-            self._scope = Scope(
-                correlation_id=self.correlation_id,
-                causation_id=id,
-                trace={"traceparent": trace} if trace else NO_TRACE,
-                handled=Handled(id, self.plan.place),
-            )
+            handled = Handled(self.id, self.plan.place)
+            self._scope = Scope(self.correlation_id, self.id, self._traced(), handled)
         return self._scope
 
     def envelope(self) -> Envelope:
         """Return all of it."""
         if self._envelope is None:
-            plan, key, trace = self.plan, self._own[5], self.traceparent
+            plan, key = self.plan, self._key
             self._envelope = Envelope(
                 self.event,
                 self._delivery.body,
@@ -119,14 +127,17 @@ class Glance:
                 plan.version,
                 self.time,
                 plan.source,
-                None if key is None else h.unquoted(key.decode()),
+                None if key is None else h.unquoted(key),
                 self.correlation_id,
                 self.causation_id,
                 plan.tags,
                 plan.kind,
-                trace={"traceparent": trace} if trace else NO_TRACE,
+                trace=self._traced(),
             )
         return self._envelope
+
+    def _traced(self) -> Mapping[str, str]:
+        return NO_TRACE if self.trace is None else {"traceparent": self.trace}
 
 
 class Reader:
@@ -143,7 +154,7 @@ class Reader:
         """Return the event of a delivery; None where that takes more than a glance."""
         head = delivery.head
         cut = head.find(_FIRST_OWN)
-        own = _OWN(head, cut) if cut > 0 else None
+        own = _OWN(head[cut:].decode("latin-1")) if cut > 0 else None
         if own is None:
             return None
         if self._changes != self._registry.changes:

@@ -118,7 +118,7 @@ def handled_of(
         sequence=delivery.sequence,
         subject=delivery.subject.decode(),
         emitted_at=time,
-        trace=glance.traceparent,
+        trace=glance.trace or "",
         tags=plan.tags,
     )
 

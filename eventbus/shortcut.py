@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Coroutine
 from datetime import timedelta
 from enum import Enum, auto
+from functools import partial
 from types import CoroutineType
 from typing import Protocol, TypeAlias, cast
 
@@ -144,7 +145,7 @@ class Shortcut:
             call = self._chain(context_of(run, glance.envelope(), one, self._wiring.emit))
         else:
             call = self._subscription.handler(glance.event, _NO_CONTEXT)
-        return call if type(call) is CoroutineType else _awaiting(call)
+        return cast("_Call", call) if type(call) is CoroutineType else _awaiting(call)
 
     def _tell_begun(self, glance: Glance) -> None:
         one, observe, name = self._subscription, self._wiring.observe, glance.plan.name
@@ -157,20 +158,27 @@ class Shortcut:
         self, glance: Glance, delivery: Readable, started: float, aftermath: Aftermath
     ) -> None:
         """Have it acknowledged with others; it is told once the server knows."""
-        wiring, one, attempts = self._wiring, self._subscription, self._attempts
-        duration = wiring.clock.monotonic() - started
-
-        def told(known: bool) -> None:
-            if known:
-                now = wiring.clock.now()
-                wiring.observe(handled_of(glance, delivery, one, attempts, duration, now))
-                aftermath.ended()
-            else:
-                run = self._run(glance, delivery, duration)
-                aftermath.go_on(self._whole.ack_alone(run, HANDLED, aftermath))
-
+        duration = self._wiring.clock.monotonic() - started
+        glance.let_go()
         aftermath.began()
-        delivery.ack_soon(told)
+        delivery.ack_soon(partial(self._told, glance, delivery, duration, aftermath))
+
+    def _told(
+        self,
+        glance: Glance,
+        delivery: Readable,
+        duration: float,
+        aftermath: Aftermath,
+        known: bool,
+    ) -> None:
+        one, wiring = self._subscription, self._wiring
+        if known:
+            now = wiring.clock.now()
+            wiring.observe(handled_of(glance, delivery, one, self._attempts, duration, now))
+            aftermath.ended()
+        else:
+            run = self._run(glance, delivery, duration)
+            aftermath.go_on(self._whole.ack_alone(run, HANDLED, aftermath))
 
     def _failed(
         self,

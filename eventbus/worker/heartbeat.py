@@ -20,33 +20,38 @@ class Heartbeat:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._held: dict[Delivery, tuple[float, float]] = {}
-        """How often each has to give a sign of life, and when next."""
+        self._held: dict[float, dict[Delivery, float]] = {}
+        """When each was last heard of, by how often that has to be."""
         self._shortest = 1.0
         self._some = asyncio.Event()
 
     def hold(self, delivery: Delivery, ack_wait: float) -> None:
         """Begin with a delivery that was received now."""
         every = ack_wait / BEATS
-        self._shortest = min(self._shortest, every)
-        if not self._held:
+        held = self._held.get(every)
+        if held is None:
+            held = self._held[every] = {}
+            self._shortest = min(self._shortest, every)
+        if not held:
             self._some.set()
-        self._held[delivery] = every, self._clock.monotonic() + every
+        held[delivery] = self._clock.monotonic()
 
-    def release(self, delivery: Delivery) -> None:
+    def release(self, delivery: Delivery, ack_wait: float) -> None:
         """End with a delivery."""
-        self._held.pop(delivery, None)
+        held = self._held.get(ack_wait / BEATS)
+        if held is not None:
+            held.pop(delivery, None)
 
     async def run(self) -> None:
         """Beat until cancelled; where nothing is held, no time passes here."""
         while True:
-            if not self._held:
+            if not any(self._held.values()):
                 self._some.clear()
                 await self._some.wait()
             await self._clock.sleep(self._shortest / 2)
             now = self._clock.monotonic()
-            late = [(one, every) for one, (every, due) in self._held.items() if due <= now]
-            for delivery, every in late:
-                if delivery in self._held:  # else it was settled while others were told of
-                    self._held[delivery] = every, now + every
-                    await delivery.in_progress()
+            for every, held in list(self._held.items()):
+                for delivery in [one for one, heard in held.items() if now >= heard + every]:
+                    if delivery in held:  # else it was settled while others were told of
+                        held[delivery] = now
+                        await delivery.in_progress()

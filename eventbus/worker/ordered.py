@@ -63,7 +63,7 @@ class OrderedPump(Pump):
         self._heartbeat.hold(delivery, self.subscription.ack_wait)
         older = self._lanes.take(delivery)
         if older is not None:
-            self._heartbeat.release(older)
+            self._heartbeat.release(older, self.subscription.ack_wait)
 
     def halt(self) -> None:
         """Begin with nothing more; what runs goes on."""
@@ -96,7 +96,7 @@ class OrderedPump(Pump):
             is_ours = wait is not None and not delivery.lost
         finally:
             if not is_ours:
-                self._heartbeat.release(delivery)
+                self._heartbeat.release(delivery, self.subscription.ack_wait)
         return wait
 
     async def _run_in_place(self, delivery: Delivery, known: Known) -> Wait | None:
@@ -114,4 +114,4 @@ class OrderedPump(Pump):
         try:
             await self._dispatcher.hand_back(delivery, known)
         finally:
-            self._heartbeat.release(delivery)
+            self._heartbeat.release(delivery, self.subscription.ack_wait)

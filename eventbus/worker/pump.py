@@ -134,7 +134,7 @@ class Pump:
             self._let_go(delivery)
 
     def _let_go(self, delivery: Delivery) -> None:
-        self._heartbeat.release(delivery)
+        self._heartbeat.release(delivery, self.subscription.ack_wait)
         self._in_hand -= 1
 
     async def _enter(self, entrance: Entrance, delivery: Delivery) -> None:

@@ -150,7 +150,7 @@ class Beats(Heartbeat):
     @property
     def held(self) -> int:
         """How many deliveries are kept alive."""
-        return len(self._held)
+        return sum(map(len, self._held.values()))
 
 
 async def test_what_waits_in_its_lane_is_kept_alive_and_let_go_once_it_is_settled(

@@ -222,7 +222,7 @@ def test_what_is_read_at_a_glance_is_what_is_decoded(
     assert (glance.id, glance.time) == (envelope.id, envelope.time)
     assert glance.correlation_id == envelope.correlation_id
     assert glance.causation_id == envelope.causation_id
-    assert glance.traceparent == envelope.trace.get("traceparent", "")
+    assert glance.trace == envelope.trace.get("traceparent")
 
 
 def headed(**headers: str) -> dict[str, Mapping[str, str]]:

@@ -5,9 +5,9 @@ answer to the last one confirms those before it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from eventbus.drivers.jetstream.connection import Connection
 from eventbus.drivers.jetstream.link import is_no_responders
@@ -16,9 +16,20 @@ from eventbus.errors import NotConnectedError
 if TYPE_CHECKING:
     from eventbus.drivers.jetstream.wire import Raw
 
-__all__ = ("ACK", "Acks")
+__all__ = ("ACK", "Acknowledged", "Acks")
 
 ACK = b"+ACK"
+
+
+class Acknowledged(Protocol):
+    """A delivery that is to be acknowledged."""
+
+    reply: str
+    """Where to."""
+
+    def confirmed(self, known: bool) -> None:
+        """Take note whether the server has it."""
+        ...
 
 
 class Acks:
@@ -28,13 +39,13 @@ class Acks:
         self._connection = connection
         self._per_try = per_try
         self._loop = asyncio.get_running_loop()
-        self._batch: list[tuple[str, Callable[[bool], None]]] = []
+        self._batch: list[Acknowledged] = []
 
-    def add(self, reply: str, done: Callable[[bool], None]) -> None:
-        """Acknowledge at the end of this turn; ``done`` is told whether the server confirmed."""
+    def add(self, one: Acknowledged) -> None:
+        """Acknowledge it at the end of this turn; it is told whether the server has it."""
         if not self._batch:
             self._loop.call_soon(self._send)
-        self._batch.append((reply, done))
+        self._batch.append(one)
 
     def _send(self) -> None:
         batch, self._batch = self._batch, []
@@ -43,21 +54,19 @@ class Acks:
             _tell(batch, known=False)
             return
         try:
-            link.post([reply for reply, _ in batch[:-1]], ACK)
-            answer = link.ask(batch[-1][0], ACK, within=self._per_try)
+            link.post([one.reply for one in batch[:-1]], ACK)
+            answer = link.ask(batch[-1].reply, ACK, within=self._per_try)
         except NotConnectedError:
             _tell(batch, known=False)
         else:
             answer.add_done_callback(partial(_answered, batch))
 
 
-def _answered(
-    batch: list[tuple[str, Callable[[bool], None]]], answer: "asyncio.Future[Raw]"
-) -> None:
+def _answered(batch: Sequence[Acknowledged], answer: "asyncio.Future[Raw]") -> None:
     failed = answer.cancelled() or answer.exception() is not None
     _tell(batch, known=not failed and not is_no_responders(answer.result()))
 
 
-def _tell(batch: list[tuple[str, Callable[[bool], None]]], *, known: bool) -> None:
-    for _, done in batch:
-        done(known)
+def _tell(batch: Sequence[Acknowledged], *, known: bool) -> None:
+    for one in batch:
+        one.confirmed(known)

@@ -269,7 +269,7 @@ class PullConsumer:
         elif not self._has_room():
             self._send(reply, NAK)
         else:
-            delivery = JetStreamDelivery(raw, place, self._lease, self._release)
+            delivery = JetStreamDelivery(raw, reply, place, self._lease, self._release)
             sequence = delivery.sequence
             if sequence in self._held:
                 self._held[sequence].supersede()

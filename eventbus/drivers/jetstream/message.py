@@ -11,7 +11,7 @@ from typing import NamedTuple
 from eventbus import headers as h
 from eventbus.drivers.jetstream.acks import ACK, Acks
 from eventbus.drivers.jetstream.connection import Connection, pause_after
-from eventbus.drivers.jetstream.frame import Frame
+from eventbus.drivers.jetstream.frame import Frame, read_head
 from eventbus.drivers.jetstream.link import is_no_responders
 from eventbus.drivers.jetstream.wire import Raw
 from eventbus.envelope import Message
@@ -48,14 +48,13 @@ def place_of(reply: str) -> Place | None:
     if not reply.startswith(_ACK_PREFIX):
         return None
     tokens = reply.split(".")
-    if len(tokens) == _V1_TOKENS:
-        _, _, stream, durable, *numbers, _ = tokens
-    elif len(tokens) >= _V2_TOKENS:  # with domain and account before
-        stream, durable, *numbers = tokens[4:10]
-    else:
+    if len(tokens) >= _V2_TOKENS:  # with domain and account before
+        tokens = tokens[2:11]
+    if len(tokens) != _V1_TOKENS:
         return None
+    _, _, stream, durable, delivered, sequence, number, stored, _ = tokens
     try:
-        return Place(stream, durable, *map(int, numbers))
+        return Place(stream, durable, int(delivered), int(sequence), int(number), int(stored))
     except ValueError:
         return None
 
@@ -91,10 +90,11 @@ class JetStreamDelivery:
     """
 
     __slots__ = (
+        "_done",
+        "_headers",
         "_lease",
         "_lease_end",
         "_message",
-        "_raw",
         "_release",
         "_settled",
         "_superseded",
@@ -102,6 +102,7 @@ class JetStreamDelivery:
         "deliveries",
         "head",
         "place",
+        "reply",
         "sequence",
         "stream",
         "subject",
@@ -110,20 +111,25 @@ class JetStreamDelivery:
     def __init__(
         self,
         raw: Raw,
+        reply: str,
         place: Place,
         lease: Lease,
         release: Callable[["JetStreamDelivery", bool], None],
     ) -> None:
-        self._raw = raw
-        self._message: Message | None = None
         self.place = place
         """Where it is stored."""
         self.stream, _, self.deliveries, self.sequence, _, _ = place
+        self.reply = reply
+        """Where it is settled."""
+        self.body = raw.data
+        self._headers: Mapping[str, str] | None = None
         if isinstance(raw, Frame):
             self.subject, self.head = raw.subject_bytes, raw.head
         else:
-            self.subject = self.head = b""
-        self.body = raw.data
+            self.subject, self.head = raw.subject.encode(), b""
+            self._headers = h.lowered(raw.headers or {})
+        self._message: Message | None = None
+        self._done: Callable[[bool], None] | None = None
         self._lease = lease
         self._lease_end = lease.now() + lease.ack_wait
         self._release = release
@@ -134,18 +140,10 @@ class JetStreamDelivery:
     def message(self) -> Message:
         """The message, its headers by lower-case name."""
         if self._message is None:
-            raw = self._raw
-            if isinstance(raw, Frame):
-                headers: Mapping[str, str] = raw.lowered()
-            else:
-                headers = h.lowered(raw.headers or {})
-            self._message = Message(raw.subject, headers, raw.data, headers.get("nats-msg-id"))
+            headers = read_head(self.head) if self._headers is None else self._headers
+            subject, id = self.subject.decode(errors="replace"), headers.get("nats-msg-id")
+            self._message = Message(subject, headers, self.body, id)
         return self._message
-
-    @property
-    def reply(self) -> str:
-        """Where it is settled."""
-        return self._raw.reply
 
     @property
     def stored_at(self) -> datetime:
@@ -191,15 +189,18 @@ class JetStreamDelivery:
             done(self._settled)
             return
         self._settled = True
+        self._done = done
+        acks.add(self)
 
-        def told(known: bool) -> None:
-            if known:
-                self._release(self, True)
-            else:
-                self._settled = False
+    def confirmed(self, known: bool) -> None:
+        """Take note whether the server has the acknowledgement that was sent with others."""
+        done, self._done = self._done, None
+        if known:
+            self._release(self, True)
+        else:
+            self._settled = False
+        if done is not None:
             done(known)
-
-        acks.add(self.reply, told)
 
     async def nak(self, delay: float = 0.0) -> None:
         """Give it back; where the server can't be told, it comes back when its lease runs out.
