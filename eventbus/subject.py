@@ -217,6 +217,10 @@ class Subjects:
         """Where an atomic listener leaves its mark."""
         return f"{self.namespace}-inbox.{service}.{listener}.{encode_key(id)}"
 
+    def held(self, mark: str) -> str:
+        """Where a mark is while the stream of events is full; no schedule has so many tokens."""
+        return f"{self.namespace}-sched.inbox.{mark.partition('.')[2]}"
+
     def inboxes(self, durable: str = "") -> str:
         """Return the pattern of the marks of a durable's listener; of all without one."""
         service, _, listener = durable.partition("__")

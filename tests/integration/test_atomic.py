@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ from eventbus.drivers.memory import MemoryBroker, MemoryDriver, Sizes
 from eventbus.drivers.wrappers import Fallback
 from eventbus.envelope import Message
 from eventbus.errors import (
+    BackpressureError,
     DeclarationError,
     IdConflictError,
     PayloadTooLargeError,
@@ -34,11 +36,16 @@ if TYPE_CHECKING:
     from eventbus.embedded import NatsServer
 
 ROOM = 4 * 1024 * 1024
+LARGE = "x" * 100_000
 
 
 class Asked(Event, name="parts.asked"):
     count: int = 2
-    size: int = 0
+    filler: str = ""
+
+
+class Other(Event, name="other.happened"):
+    filler: str = ""
 
 
 class Shipped(Event, name="part.shipped"):
@@ -441,6 +448,75 @@ async def test_a_replay_passes_marks_only_when_it_is_asked_to(yard: Yard) -> Non
 
     assert runs == [False, True, True]
     assert await yard.shipped() == [1, 3]
+
+
+async def fill(events: EventService, make: Callable[[int], Event]) -> int:
+    """Emit until there is no room; return how many it were."""
+    for number in count():
+        try:
+            await events.emit(make(number))
+        except BackpressureError:
+            return number
+    raise AssertionError("no room is too much")
+
+
+async def test_a_stream_that_is_full_of_its_own_events_is_worked_off(yard: Yard) -> None:
+    taken: list[int] = []
+
+    async def pass_on(event: Asked, context: Context) -> None:
+        await context.emit(Shipped(number=event.count, filler=event.filler))
+
+    async def take(event: Shipped) -> None:
+        taken.append(event.number)
+
+    def service() -> EventService:
+        events = yard.service()
+        yard.listen(events, pass_on)
+        events.subscribe(Shipped, take)
+        return events
+
+    async with service():
+        pass  # now its durables keep what is emitted
+    async with yard.service() as source:
+        emitted = await fill(source, lambda number: Asked(count=number, filler=LARGE))
+    await yard.stack.enter_async_context(service())
+    await yard.seen.until(*[Outcome.OK] * emitted)
+
+    async def all_are_taken() -> bool:
+        return len(taken) >= emitted
+
+    await eventually(all_are_taken, 60)
+    assert sorted(taken) == [*range(emitted)]
+    assert emitted > 10
+
+
+async def test_a_mark_that_waits_for_room_is_known(yard: Yard) -> None:
+    runs: list[int] = []
+    filled, may = asyncio.Event(), asyncio.Event()
+
+    async def note(event: Asked, context: Context) -> None:
+        runs.append(1)
+        await filled.wait()
+        await context.emit(Shipped(number=event.count))
+
+    async def slow(event: Asked) -> None:
+        await may.wait()
+
+    events = yard.service()
+    yard.listen(events, note)
+    events.subscribe(Asked, slow)
+    await yard.stack.enter_async_context(events)
+    await events.emit(Asked(count=1))
+    async with yard.service() as source:
+        await fill(source, lambda _: Other(filler=LARGE))
+        await fill(source, lambda _: Other())
+    filled.set()
+    await yard.seen.until(Outcome.OK)
+    await events.replay("ship", "all")
+    may.set()
+
+    assert yard.seen.outcomes == [Outcome.OK, Outcome.DUPLICATE]
+    assert runs == [1]
 
 
 async def test_marks_make_room_with_their_events_and_not_before(

@@ -72,6 +72,7 @@ EXPECTED: dict[str, Table] = {
         "duplicate_window": 600 * SECOND,
         "allow_msg_ttl": True,
         "allow_msg_schedules": True,
+        "allow_atomic": True,
         "sources": None,
     },
     "EVENTS_STATE": {

@@ -72,15 +72,20 @@ class _Commit:
 
 
 class Batches:
-    """Commits batches over whatever link there is, and reads marks."""
+    """Commits batches to one stream over whatever link there is, and reads its marks."""
 
     def __init__(
-        self, connection: Connection, publisher: Publisher, admin: Admin, settings: Settings
+        self,
+        connection: Connection,
+        publisher: Publisher,
+        admin: Admin,
+        settings: Settings,
+        stream: str,
     ) -> None:
         self._connection = connection
         self._publisher = publisher
         self._admin = admin
-        self._stream = settings.subjects.stream
+        self._stream = stream
         self._patience = settings.emit_timeout
         self._per_try = settings.publish_timeout
         self._places = asyncio.Semaphore(AT_ONCE)
@@ -233,8 +238,10 @@ class Batches:
 
 def _of_both(began: Raw | BaseException, ended: Raw | BaseException) -> Raw:
     """Return the answer that says most of a batch: that to its end, unless it never began."""
+    if isinstance(began, NotAuthorizedError):
+        raise began
     if isinstance(ended, BaseException):
-        raise began if isinstance(began, NotAuthorizedError) else ended
+        raise ended
     if isinstance(began, BaseException):
         return ended
     return began if began.data or is_no_responders(began) else ended

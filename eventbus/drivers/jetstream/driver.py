@@ -39,6 +39,7 @@ from eventbus.drivers.jetstream.asking import CoreAsking
 from eventbus.drivers.jetstream.attempt_log import KeyValueAttempts
 from eventbus.drivers.jetstream.batch import Batches
 from eventbus.drivers.jetstream.bucket import Bucket
+from eventbus.drivers.jetstream.commits import Commits
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
 from eventbus.drivers.jetstream.controls import Controls
@@ -99,7 +100,6 @@ class JetStreamDriver:
         self._attempts = KeyValueAttempts(bucket, self._publisher)
         self.admin = Admin(self._api, settings, self._replies)
         """What an operator may ask."""
-        self._batches = Batches(self._connection, self._publisher, self.admin, settings)
         self._parked = KeyValueParked(bucket, self.admin, self._publisher)
         self._limits = KeyValueLimits(bucket, self._connection)
         self.letterbox = Letterbox(self._api, self.admin, self._publisher, settings.subjects)
@@ -109,6 +109,17 @@ class JetStreamDriver:
         self._states = KeptStates(self.admin, self._publisher, settings.subjects, settings.max_age)
         self._room = JetStreamRoom(
             self._api, self.admin, self._connection, self._publisher, settings
+        )
+        stored, held = (
+            Batches(self._connection, self._publisher, self.admin, settings, stream)
+            for stream in (settings.subjects.stream, settings.subjects.later_stream)
+        )
+        self._commits = Commits(
+            stored,
+            held,
+            settings.subjects,
+            explained=self._refused,
+            waits=lambda: self._room.check_later if self.features.delay else None,
         )
         self._schedules = JetStreamSchedules(
             self._api, self.admin, self._publisher, settings, self._room.check_later
@@ -264,16 +275,11 @@ class JetStreamDriver:
 
     async def marked(self, subject: str) -> Mark | None:
         """Return the last mark on a subject; see `eventbus.drivers.atomic.Atomic`."""
-        return await self._batches.marked(subject)
+        return await self._commits.marked(subject)
 
     async def commit(self, mark: Mark, messages: Sequence[Message]) -> Sequence[Receipt]:
         """Store a mark and messages, or nothing; see `eventbus.drivers.atomic.Atomic`."""
-        try:
-            return await self._batches.commit(mark, messages)
-        except BackpressureError as exc:
-            if self.room is None:
-                raise
-            raise await self._room.explained(exc) from exc
+        return await self._commits.commit(mark, messages)
 
     async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
         """Store a message so that it is published to its subject at a time, not before.

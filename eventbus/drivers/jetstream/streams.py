@@ -148,6 +148,7 @@ def _later(settings: Settings) -> Table:
         "max_age": _nanoseconds(settings.max_age),
         "allow_msg_ttl": True,
         "allow_msg_schedules": True,
+        "allow_atomic": True,
     }
 
 

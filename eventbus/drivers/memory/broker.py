@@ -132,7 +132,8 @@ class MemoryBroker:
 
     def marked(self, subject: str) -> Mark | None:
         """Return the last mark on a subject; None where none is left."""
-        found = self.events.last_on(subject)
+        held = self.subjects.held(subject)
+        found = self.events.last_on(subject) or self.later.stream.last_on(held)
         if found is None:
             return None
         return Mark(subject, found.message.headers.get(RUN, ""), found.sequence)
@@ -145,16 +146,24 @@ class MemoryBroker:
         left = Message(mark.subject, {RUN: mark.run}, b"")
         for one in messages:
             self._check_size(one, HEADROOM)
-            place = self.events.known(one.id)
-            if place is not None:
-                stored = self.events.get(place)
-                receipt = Receipt(one.id or "", self.events.name, place, duplicate=True)
-                check_same(one, None if stored is None else stored.message, receipt)
-        self._press(lambda: self.events.check_room([left, *messages]))
-        self._put(self.events, left)
-        receipts = [self._put(self._taking(one.subject), one) for one in messages]
+            self._check_known(one)
+        try:
+            self._press(lambda: self.events.check_room([left, *messages]))
+        except BackpressureError:
+            left = replace(left, subject=self.subjects.held(mark.subject))
+            receipts = self.later.hold_all(left, messages)
+        else:
+            self._put(self.events, left)
+            receipts = [self._put(self.events, one) for one in messages]
         self.flow()
         return receipts
+
+    def _check_known(self, message: Message) -> None:
+        place = self.events.known(message.id)
+        if place is not None:
+            stored = self.events.get(place)
+            receipt = Receipt(message.id or "", self.events.name, place, duplicate=True)
+            check_same(message, None if stored is None else stored.message, receipt)
 
     def keep(self, message: Message, receipt: Receipt) -> None:
         """Keep a state event, unless a later one of its key is kept."""

@@ -1,6 +1,6 @@
 """`Later`: what waits in a broker: for its time, or for room in the stream of events."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -91,6 +91,18 @@ class Later:
         self._flow()
         return receipt
 
+    def hold_all(self, mark: Message, messages: Sequence[Message]) -> list[Receipt]:
+        """Store a mark, which stays here, and events until there is room; or nothing.
+
+        Raises:
+            BackpressureError: Too much waits.
+        """
+        self._check([mark, *messages])
+        put_in(self.stream, mark)
+        return [
+            put_in(self.stream, replace(one, subject=self._due(one.subject))) for one in messages
+        ]
+
     def tidy(self) -> None:
         """Remove what the stream of events has taken over."""
         for one in self.stream.all():
@@ -111,11 +123,14 @@ class Later:
                     return
             self._taken_over += 1
 
-    def _wait(self, message: Message, *, keep: bool = False) -> Receipt:
-        if self.stream.bytes + size_of(message) > self.limit:
+    def _check(self, messages: Sequence[Message]) -> None:
+        if self.stream.bytes + sum(map(size_of, messages)) > self.limit:
             raise BackpressureError(
                 stream=self.stream.name, problem=f"over later_max_bytes={self.limit}"
             )
+
+    def _wait(self, message: Message, *, keep: bool = False) -> Receipt:
+        self._check([message])
         return put_in(self.stream, message, keep=keep)
 
     def _fire(self, holder: str, sequence: int) -> None:

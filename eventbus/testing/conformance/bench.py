@@ -11,6 +11,7 @@ import pytest
 
 from eventbus.clock import Clock, SystemClock
 from eventbus.delivery import Delivery
+from eventbus.drivers.atomic import Atomic, is_atomic
 from eventbus.drivers.base import Consumer, ConsumerSpec, Driver
 from eventbus.envelope import Message
 from eventbus.errors import SettleError
@@ -23,6 +24,7 @@ __all__ = (
     "Inbox",
     "OrderedInbox",
     "Place",
+    "committing",
     "need",
     "raised",
     "scheduling",
@@ -171,6 +173,10 @@ class Bench:
         """Return where a delayed event waits."""
         return self._subjects.schedule("app", id)
 
+    def mark(self, id: str) -> str:
+        """Return where a listener's mark of an event is."""
+        return self._subjects.inbox("app", "one", id)
+
 
 def need(has: bool, feature: str) -> None:
     """Skip the test of a driver that lacks what it is about."""
@@ -189,6 +195,14 @@ async def scheduling(bench: Bench) -> Driver:
     """Return a driver, or skip the test where nothing waits in it."""
     driver = await bench.driver()
     need(driver.features.schedules, "schedules")
+    return driver
+
+
+async def committing(bench: Bench) -> Atomic:
+    """Return a driver, or skip the test where it has no batches."""
+    driver = await bench.driver()
+    need(driver.features.atomic, "atomic batches")
+    assert is_atomic(driver), "a driver with Features.atomic has its methods"
     return driver
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from eventbus.testing.conformance.bench import Bench, Place
 from eventbus.testing.conformance.carrying import Carrying
+from eventbus.testing.conformance.committing import Committing
 from eventbus.testing.conformance.ordering import Ordering
 from eventbus.testing.conformance.scheduling import Scheduling
 from eventbus.testing.conformance.storing import Storing
@@ -15,7 +16,7 @@ __all__ = ("DriverConformance",)
 
 
 @pytest.mark.asyncio
-class DriverConformance(Carrying, Storing, Scheduling, Ordering):
+class DriverConformance(Carrying, Storing, Scheduling, Ordering, Committing):
     """Every test is one promise of `eventbus.drivers.base.Driver`; give the fixture `place`."""
 
     @pytest.fixture

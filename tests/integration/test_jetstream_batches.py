@@ -1,0 +1,144 @@
+"""Batches on a real server: answers that get lost, permissions, and streams that take none."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+
+from eventbus.drivers.atomic import Mark
+from eventbus.drivers.jetstream import batch
+from eventbus.embedded import NatsServer
+from eventbus.envelope import Message
+from eventbus.errors import (
+    DriverError,
+    NoStreamError,
+    NotAuthorizedError,
+    PublishError,
+    SequenceConflictError,
+)
+from tests.integration.rig import Line, driver_of, event, plain
+
+pytestmark = [pytest.mark.nats]
+
+PLACE = "events-inbox.mailer.send.id-0"
+
+
+async def stored(server: NatsServer) -> list[str]:
+    """Return the subjects in the stream, in order."""
+    async with driver_of(server.url) as driver:
+        return [one.message.subject async for one in driver.admin.messages("EVENTS")]
+
+
+def losing(times: int) -> Callable[[bytes], bytes]:
+    """Lose so many answers to a commit."""
+    lost: list[bytes] = []
+
+    def lose(data: bytes) -> bytes:
+        if b'"batch":' not in data or len(lost) >= times:
+            return data
+        lost.append(data)
+        return b""
+
+    return lose
+
+
+def some(count: int) -> list[Message]:
+    return [event(number, "user.created") for number in range(1, count + 1)]
+
+
+async def test_a_commit_whose_answer_is_lost_is_stored_once_and_known(
+    nats_server: NatsServer,
+) -> None:
+    async with Line(nats_server) as line, driver_of(line.url, emit_timeout=30) as driver:
+        line.back = losing(1)
+
+        receipts = await driver.commit(Mark(PLACE, "run-1"), some(2))
+
+    assert [one.sequence for one in receipts] == [2, 3]
+    assert await stored(nats_server) == [PLACE, "events.user.created", "events.user.created"]
+
+
+async def test_without_any_answer_the_mark_says_what_has_become_of_a_commit(
+    nats_server: NatsServer,
+) -> None:
+    async with Line(nats_server) as line, driver_of(line.url, emit_timeout=1.5) as driver:
+        line.back = lambda data: b"" if b'"stream":"EVENTS"' in data else data
+        with pytest.raises(DriverError, match="may or may not be stored"):
+            await driver.commit(Mark(PLACE, "run-1"), some(2))
+        line.back = lambda data: data
+
+        found = await driver.marked(PLACE)
+        with pytest.raises(SequenceConflictError):
+            await driver.commit(Mark(PLACE, "run-2"), some(2))
+
+    assert found is not None
+    assert found.run == "run-1"
+    assert len(await stored(nats_server)) == 3
+
+
+async def test_a_commit_over_a_line_that_is_cut_is_stored_once(nats_server: NatsServer) -> None:
+    async with Line(nats_server) as line, driver_of(line.url, emit_timeout=30) as driver:
+        commits = 20
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(commits):
+                mark = Mark(f"{PLACE}-{number}", f"run-{number}")
+                message = event(number, "user.created")
+                group.create_task(driver.commit(mark, [message, event(-number - 1)]))
+                if number % 5 == 0:
+                    await asyncio.sleep(0.01)
+                    line.cut()
+
+    assert len(await stored(nats_server)) == 3 * commits
+
+
+@pytest.mark.parametrize("denied", ["events-inbox.>", "events.user.deleted"])
+async def test_what_the_permissions_dont_cover_keeps_the_others_out_at_once(denied: str) -> None:
+    config = (
+        'authorization { users = [ { user: "mailer", password: "x", permissions: '
+        f'{{ publish: {{ deny: ["{denied}"] }} }} }} ] }}'
+    )
+    with NatsServer(config=config) as server:
+        login = {"nats_user": "mailer", "nats_password": "x"}
+        async with driver_of(server.url, emit_timeout=30, **login) as driver:
+            deleted = event(3, "user.deleted")
+            with pytest.raises(NotAuthorizedError, match=r"events[.-](inbox|user\.deleted)"):
+                await driver.commit(Mark(PLACE, "run-1"), [*some(2), deleted, event(4)])
+
+            found = [one async for one in driver.admin.messages("EVENTS")]
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("stream", "error", "says"),
+    [
+        ({"subjects": ["events.>"], "allow_atomic": True}, NoStreamError, "no stream takes"),
+        ({"subjects": ["events.>", "events-inbox.>"]}, PublishError, "EVENTBUS_PROVISION=auto"),
+    ],
+)
+async def test_a_stream_that_takes_no_marks_or_batches_is_told(
+    nats_server: NatsServer, stream: dict[str, object], error: type[Exception], says: str
+) -> None:
+    async with plain(nats_server.url) as client:
+        config = json.dumps({"name": "EVENTS", "storage": "memory", **stream}).encode()
+        await client.request("$JS.API.STREAM.CREATE.EVENTS", config)
+    async with driver_of(nats_server.url, provision="off", emit_timeout=1) as driver:
+        with pytest.raises(error, match=says):
+            await driver.commit(Mark(PLACE, "run-1"), some(2))
+
+
+async def test_more_batches_than_a_stream_has_open_are_all_committed(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "AT_ONCE", 200)
+    async with (
+        driver_of(nats_server.url, emit_timeout=60, publish_timeout=20) as driver,
+        asyncio.TaskGroup() as group,
+    ):
+        for number in range(200):
+            messages = [event(f"{number}-{n}", "user.created") for n in range(3)]
+            group.create_task(driver.commit(Mark(f"{PLACE}-{number}", f"r{number}"), messages))
+
+    assert len(await stored(nats_server)) == 800
