@@ -48,7 +48,7 @@ class Connection:
         """
         config, features = self.config, self.driver.features
         for wanted, feature, has in (
-            (config.run_after, "run_after", features.delay),
+            (config.run_after, "run_after", features.schedules),
             ((config.attempts or 1) > 1, "attempts", features.stores),
             (config.failed_queue, "failed_queue", features.stores),
         ):

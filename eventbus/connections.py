@@ -202,7 +202,7 @@ class Connections:
         settings = self._settings.override(**changes)
         if config.driver == SYNC and self._settings.driver != SYNC:
             # Only where the environment says so do services of one process run each other's.
-            driver: Driver = SyncDriver(namespace=settings.namespace)
+            driver: Driver = SyncDriver(namespace=settings.namespace, clock=self._clock)
         else:
             driver = driver_of(settings, self._service, clock=self._clock)
         return self._connected(name, driver, config, settings)

@@ -66,8 +66,10 @@ class Emitter:
         try:
             if options and options.get("immediate"):
                 receipt = await self._direct(way, envelope)
-            else:
+            elif envelope.due is None:
                 receipt = await way.chain(envelope)
+            else:
+                receipt = await way.later(envelope)
             if receipt.duplicate:
                 fresh = known is None and scope.handled is None and options.get("id") is None
                 receipt = await accepted(way.driver, envelope, receipt, fresh=fresh)
@@ -99,12 +101,13 @@ class Emitter:
 
     async def _direct(self, way: Way, envelope: Envelope) -> Receipt:
         with outside_transactions():
-            return await way.chain(envelope)
+            return await way.along(envelope)(envelope)
 
     def _deferred(self, way: Way, envelope: Envelope, options: EmitOptions) -> bool:
         """Have an event's listeners run after the commit; False where they are to run now."""
         spec = envelope.event.event_spec
         waits = options.get("after_commit", spec is not None and spec.after_commit)
+        waits = waits or envelope.due is not None
         transaction = open_transaction() if waits and not options.get("immediate") else None
         if transaction is None:
             return False
@@ -115,7 +118,7 @@ class Emitter:
         """Emit what waited for a commit; who emitted it has gone on, so observers are told."""
         started = self._publishing.clock.monotonic()
         try:
-            receipt = await way.chain(envelope)
+            receipt = await way.along(envelope)(envelope)
         except Exception as exc:  # noqa: BLE001 - whatever a listener raised, it is committed
             self._telling.failed(way.driver.name, envelope, exc, started)
         else:
@@ -149,7 +152,7 @@ class Emitter:
         started = publishing.clock.monotonic()
         source = publishing.source
         envelope = Envelope.of(event, source=source, time=due, id=id, due=due, scope=Scope())
-        receipt = await way.chain(replace(envelope, tick=tick))
+        receipt = await way.later(replace(envelope, tick=tick))
         if not receipt.duplicate:
             self._telling.stored(way.driver.name, envelope, receipt, started)
         return receipt
@@ -205,9 +208,11 @@ class Emitter:
 
     def _way_to(self, route: Route) -> Way:
         driver, middleware = route.driver, self._publishing.middleware
+        publish = chain_emit(middleware, partial(self._publish, route))
         if is_immediate(driver):
-            return Way(route, chain_emit(middleware, driver.hand_over), is_immediate=True)
-        return Way(route, chain_emit(middleware, partial(self._publish, route)))
+            chain = chain_emit(middleware, driver.hand_over)
+            return Way(route, chain, later=publish, is_immediate=True)
+        return Way(route, publish, later=publish)
 
     def _publish(self, route: Route, envelope: Envelope) -> Awaitable[Receipt]:
         """Return the publishing of an envelope: the driver's own, where it needs nothing else."""

@@ -128,7 +128,8 @@ class ImmediateListener:
             error = self._failure(context, exc)
         if watched:
             duration = wiring.clock.monotonic() - started
-            wiring.observe(self._settled(context, error, duration))
+            since = envelope.due or envelope.time
+            wiring.observe(self._settled(context, error, duration, since))
         return await self._ended(envelope, error)
 
     async def _ended(self, envelope: Envelope, error: Exception | None) -> Exception | None:
@@ -182,7 +183,9 @@ class ImmediateListener:
                 ListenerStarted(name, context.id, service, listener, 1, context.correlation_id)
             )
 
-    def _settled(self, context: Context, error: Exception | None, duration: float) -> Settled:
+    def _settled(
+        self, context: Context, error: Exception | None, duration: float, since: datetime
+    ) -> Settled:
         outcome = Outcome.OK if error is None else Outcome.RAISED
         if isinstance(error, Discard):
             outcome = Outcome.DROPPED
@@ -195,7 +198,7 @@ class ImmediateListener:
             attempt=1,
             attempts=1,
             duration=duration,
-            end_to_end=(self._wiring.clock.now() - context.time).total_seconds(),
+            end_to_end=(self._wiring.clock.now() - since).total_seconds(),
             correlation_id=context.correlation_id,
             causation_id=context.causation_id,
             detail=error.reason if isinstance(error, Discard) else "",

@@ -57,8 +57,14 @@ class Way:
 
     route: Route
     chain: CallEmit
+    later: CallEmit
+    """The chain of what is delayed; the same where the driver stores events."""
     is_immediate: bool = False
     """Its driver runs listeners before the emit returns."""
+
+    def along(self, envelope: Envelope) -> CallEmit:
+        """Return the chain that an event goes through."""
+        return self.chain if envelope.due is None else self.later
 
     @property
     def driver(self) -> Driver:

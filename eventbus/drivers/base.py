@@ -1,6 +1,6 @@
 """The seam between the bus and a transport: `Driver`, `Consumer`, and what they exchange."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self, TypeAlias
@@ -22,6 +22,7 @@ __all__ = (
     "Consumer",
     "ConsumerRecovered",
     "ConsumerSpec",
+    "DelayedLost",
     "Deliver",
     "Disconnected",
     "Driver",
@@ -54,7 +55,8 @@ class Features:
     ordered: bool = False
     """Order by key holds across processes."""
     schedules: bool = False
-    """Long retries and delayed emits survive restarts without holding a pending place."""
+    """Long retries and delayed emits wait without holding a pending place; where it is `durable`,
+    they survive restarts."""
     stores: bool = True
     """Events are kept until their listeners have handled them: they are delivered again, become
     dead letters, and are known by their ids for a while."""
@@ -147,7 +149,20 @@ class TopologyChanged:
     change: str
 
 
-DriverSignal: TypeAlias = Connected | Disconnected | ConsumerRecovered | TopologyChanged
+@dataclass(frozen=True, slots=True)
+class DelayedLost:
+    """An event that waited in this process isn't handled: its time came too late, or in vain."""
+
+    name: str
+    id: str
+    at: datetime
+    """Its time."""
+    problem: str
+
+
+DriverSignal: TypeAlias = (
+    Connected | Disconnected | ConsumerRecovered | TopologyChanged | DelayedLost
+)
 Notify: TypeAlias = Callable[[DriverSignal], None]
 Deliver: TypeAlias = Callable[[Delivery], None]
 """Takes a delivery at once, without waiting and without raising; called from a read loop."""
@@ -290,7 +305,9 @@ class Driver(Protocol):
         """
         ...
 
-    async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
+    def publish(
+        self, message: Message, *, headroom: int = HEADROOM
+    ) -> Coroutine[object, object, Receipt]:
         """Store a message and return once the server says that it is stored.
 
         Retried with the same id within the emit timeout. Cancelling it leaves the outcome

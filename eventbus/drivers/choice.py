@@ -37,10 +37,10 @@ def _memory(settings: "Settings", _service: str, clock: Clock) -> Driver:
     return MemoryDriver(shared_broker(settings.namespace, sizes, clock))
 
 
-def _sync(settings: "Settings", _service: str, _clock: Clock) -> Driver:
+def _sync(settings: "Settings", _service: str, clock: Clock) -> Driver:
     from eventbus.drivers.sync import SyncDriver, shared_hub
 
-    return SyncDriver(shared_hub(settings.namespace), namespace=settings.namespace)
+    return SyncDriver(shared_hub(settings.namespace, clock), namespace=settings.namespace)
 
 
 MakeDriver: TypeAlias = Callable[["Settings", str, Clock], Driver]

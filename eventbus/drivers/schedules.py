@@ -33,7 +33,7 @@ class Waiting:
 class Schedules(Protocol):
     """Messages that wait for their time on the side of the driver, each at a holder of its own.
 
-    What waits survives restarts and the age limit of streams, and fires once: it is published to
+    What waits survives restarts, where the driver is durable, and the age limit of streams, and fires once: it is published to
     its subject at its time or up to the driver's tick later, never before. All times are those
     of `now`.
 

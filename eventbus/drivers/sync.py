@@ -2,30 +2,52 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from datetime import UTC, datetime
+from typing import Self
 from weakref import WeakKeyDictionary
 
 from typing_extensions import override
 
 from eventbus import headers as h
 from eventbus.attempts import AttemptLog
+from eventbus.clock import Clock, SystemClock
 from eventbus.drivers.abilities import Local
 from eventbus.drivers.asking import Asking, LocalAsking
-from eventbus.drivers.base import HEADROOM, Consumer, ConsumerSpec, Deliver, Features, Receipt
+from eventbus.drivers.base import (
+    HEADROOM,
+    Consumer,
+    ConsumerSpec,
+    DelayedLost,
+    Deliver,
+    Features,
+    Receipt,
+)
+from eventbus.drivers.pending import Pending
 from eventbus.drivers.plain import PlainDriver
+from eventbus.drivers.schedules import Schedules
+from eventbus.drivers.timers import Alarm
 from eventbus.envelope import Envelope, Message
-from eventbus.errors import NoStreamError, PublishError
+from eventbus.errors import NoStreamError, PublishError, error_type
 from eventbus.subject import Subjects, matches
 
 __all__ = ("SyncDriver", "SyncHub", "shared_hub")
 
 DRIVER = "sync"
+LAST = 1.0
+"""Seconds that the listeners of delayed events have once their service stops."""
 
 
 class SyncHub:
-    """The listeners that services of one process have, for the sync drivers that share it."""
+    """The listeners that services of one process have, for the sync drivers that share it.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Where what is delayed gets its time from; the machine's where None.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.pending = Pending(clock or SystemClock(), driver=DRIVER)
+        """What waits for its time."""
         self._locals: list[tuple[ConsumerSpec, Local]] = []
         self._taking: dict[str, tuple[Local, ...]] = {}
         self.asking = LocalAsking()
@@ -58,31 +80,51 @@ class SyncHub:
 _shared: "WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SyncHub]]" = WeakKeyDictionary()
 
 
-def shared_hub(namespace: str) -> SyncHub:
-    """Return the hub of all services on the running event loop whose default driver is sync."""
+def shared_hub(namespace: str, clock: Clock | None = None) -> SyncHub:
+    """Return the hub of all services on the running event loop whose default driver is sync.
+
+    Its clock is that of the first of them.
+    """
     hubs = _shared.setdefault(asyncio.get_running_loop(), {})
-    return hubs.setdefault(namespace, SyncHub())
+    found = hubs.get(namespace)
+    if found is None:
+        found = hubs[namespace] = SyncHub(clock)
+    return found
 
 
 class SyncDriver(PlainDriver):
     """Runs the listeners of an event one after the other, in the caller's task.
 
     Nothing is stored: an event that nobody listens to is gone, there are no retries, no dead
-    letters, no delays and no known ids. All listeners run, also behind one that fails; then what
-    it raised is raised to the emitter, an ExceptionGroup where several failed. Cancelling the emit
-    cancels the listener that runs.
+    letters and no known ids. All listeners run, also behind one that fails; then what it raised is
+    raised to the emitter, an ExceptionGroup where several failed. Cancelling the emit cancels the
+    listener that runs.
+
+    What is delayed waits in this process, and runs its listeners there when its time has come, by
+    the clock alone. Nobody awaits them then: what they raise, and what still waits when the last
+    service of the hub stops, is told as `DelayedLost`. Listeners that run then have a second.
 
     Args:
         hub: The listeners; those of one service where None. Services that share a hub run each
             other's.
         namespace: As in the settings of the services.
+        clock: That of a hub which isn't given.
     """
 
-    def __init__(self, hub: SyncHub | None = None, *, namespace: str = "events") -> None:
-        super().__init__(DRIVER, Features(stores=False, immediate=True))
-        self._hub = hub or SyncHub()
+    def __init__(
+        self,
+        hub: SyncHub | None = None,
+        *,
+        namespace: str = "events",
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(DRIVER, Features(stores=False, immediate=True, schedules=True))
+        self._hub = hub or SyncHub(clock)
         self._subjects = Subjects(namespace)
         self._mine: list[Callable[[], None]] = []
+        self._group: asyncio.TaskGroup | None = None
+        self._alarm: Alarm | None = None
+        self._running: set[asyncio.Task[None]] = set()
 
     @property
     @override
@@ -96,12 +138,70 @@ class SyncDriver(PlainDriver):
         """Where the services that share a hub ask one another."""
         return self._hub.asking
 
+    @property
+    @override
+    def schedules(self) -> Schedules:
+        """What waits for its time, in this process."""
+        return self._hub.pending
+
+    @override
+    async def schedule(self, message: Message, *, at: datetime, holder: str) -> Receipt:
+        """Have a message wait in this process, in place of what waits there."""
+        pending = self._hub.pending
+        return pending.receipt(message, pending.put(message, at=at, holder=holder))
+
+    @override
+    async def __aenter__(self) -> Self:
+        """Begin to run what is due."""
+        self._group = await asyncio.TaskGroup().__aenter__()
+        self._hub.pending.open(self._take)
+        self._alarm = Alarm(self._hub.pending.timers, self._group)
+        self._alarm.begin()
+        return self
+
     @override
     async def __aexit__(self, *exc: object) -> None:
-        """Run the listeners that came through this driver no more."""
+        """Run the listeners that came through this driver no more; tell of what still waits."""
+        group, self._group = self._group, None
+        if group is not None and self._alarm is not None:
+            self._alarm.end()
+            for one in self._hub.pending.close(self._take):
+                # The next start puts the next tick of what recurs there.
+                if h.TICK not in one.message.headers:
+                    self._lost(one.message, one.at, "no service is left to run it")
+            await self._finish()
+            await group.__aexit__(None, None, None)
         for detach in self._mine:
             detach()
         self._mine.clear()
+
+    async def _finish(self) -> None:
+        """Let listeners of delayed events end, and cancel those that don't."""
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=LAST)
+            for task in late:
+                task.cancel()
+
+    def _take(self, message: Message, at: datetime) -> None:
+        assert self._group is not None, "an open driver has tasks"
+        # Not in the context of whoever woke the clock: its trace isn't that of this event.
+        task = self._group.create_task(self._run(message, at), context=Context())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run(self, message: Message, at: datetime) -> None:
+        try:
+            await self.publish(message)
+        except asyncio.CancelledError:
+            self._lost(message, at, "its listener was cancelled by a stop")
+            raise
+        except Exception as exc:  # noqa: BLE001 - the listeners'; nobody awaits them
+            self._lost(message, at, f"{error_type(exc)}: {exc}")
+
+    def _lost(self, message: Message, at: datetime, problem: str) -> None:
+        headers = h.lowered(message.headers)
+        name, id = headers.get(h.TYPE, ""), h.unquoted(headers.get(h.ID, ""))
+        self.notify(DelayedLost(name, id, at, problem))
 
     def attach(self, consumer: ConsumerSpec, listener: Local) -> Callable[[], None]:
         """Run a listener on the events that its consumer names; return what ends that."""

@@ -33,6 +33,10 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("listener",),
     ),
     "eventbus_cancelled_total": ("Delayed events cancelled before their time", ()),
+    "eventbus_delayed_lost_total": (
+        "Delayed events of the driver sync that nobody handled at their time",
+        ("event",),
+    ),
     "eventbus_relayed_total": ("Events of the outbox that the stream has", ("event",)),
     "eventbus_relay_refused_total": ("Tries of the outbox that were refused", ("event",)),
     "eventbus_outbox_failed_total": ("Events of the outbox that can't go", ("event",)),

@@ -15,7 +15,13 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from typing_extensions import override
 
 from eventbus.delivery import Outcome, Reason
-from eventbus.drivers.base import Connected, ConsumerRecovered, Disconnected, TopologyChanged
+from eventbus.drivers.base import (
+    Connected,
+    ConsumerRecovered,
+    DelayedLost,
+    Disconnected,
+    TopologyChanged,
+)
 from eventbus.errors import Signal, error_type
 from eventbus.headers import render_time
 from eventbus.middleware.base import CallNext, Context
@@ -365,6 +371,16 @@ _LINES: dict[type, tuple[str, Callable[[Any], int], Callable[[Any], _Fields]]] =
         "consumer.recovered",
         _at(logging.WARNING),
         lambda one: {"durable": one.durable, "problem": one.problem},
+    ),
+    DelayedLost: (
+        "delayed.lost",
+        _at(logging.ERROR),
+        lambda one: {
+            "event_name": one.name,
+            "event_id": one.id,
+            "due": render_time(one.at),
+            "problem": one.problem,
+        },
     ),
     TopologyChanged: (
         "topology.changed",

@@ -17,7 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from eventbus.clock import Clock, SystemClock
 from eventbus.delivery import Outcome, Reason
-from eventbus.drivers.base import Connected, ConsumerRecovered, Disconnected
+from eventbus.drivers.base import Connected, ConsumerRecovered, DelayedLost, Disconnected
 from eventbus.errors import EmitUnknown
 from eventbus.middleware.breaker import BreakerState
 from eventbus.telemetry.conditions import (
@@ -105,6 +105,7 @@ class Metrics:
             Connected: self._connect,
             Disconnected: lambda _: self._show(0, "eventbus_connected"),
             ConsumerRecovered: self._recovered,
+            DelayedLost: self._delayed_lost,
             BreakerChanged: self._breaker,
             DurableMeasured: self._durable,
             DurablesChecked: self._durables,
@@ -199,6 +200,9 @@ class Metrics:
     def _recovered(self, one: ConsumerRecovered) -> None:
         listener = one.durable.partition("__")[2] or one.durable
         self._count("eventbus_consumer_recovered_total", listener)
+
+    def _delayed_lost(self, one: DelayedLost) -> None:
+        self._count("eventbus_delayed_lost_total", one.name)
 
     def _breaker(self, one: BreakerChanged) -> None:
         self._show(_BREAKER[one.state], "eventbus_breaker_state", one.listener)

@@ -31,8 +31,9 @@ def memory(wrap: Callable[[Driver], Driver] = lambda one: one) -> Place:
 
 
 def sync(wrap: Callable[[Driver], Driver] = lambda one: one) -> Place:
-    hub = SyncHub()
-    return Place(lambda _: wrap(SyncDriver(hub)))
+    clock = VirtualClock()
+    hub = SyncHub(clock)
+    return Place(lambda _: wrap(SyncDriver(hub)), clock, clock.advance)
 
 
 def jetstream(server: NatsServer, wrap: Callable[[Driver], Driver] = lambda one: one) -> Place:

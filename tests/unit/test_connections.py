@@ -229,7 +229,6 @@ def test_options_are_checked_when_they_are_written(options: dict[str, object]) -
 @pytest.mark.parametrize(
     ("config", "option"),
     [
-        (DriverConfig(driver="sync", run_after=5), "run_after="),
         (DriverConfig(driver="sync", attempts=5), "attempts="),
         (DriverConfig(driver="sync", failed_queue="other"), "failed_queue="),
     ],

@@ -14,9 +14,9 @@ from eventbus.drivers.memory.durable import Durable
 from eventbus.drivers.memory.later import Later
 from eventbus.drivers.memory.logs import MemoryParked
 from eventbus.drivers.memory.stream import Stored, Stream, header_bytes, put_in
-from eventbus.drivers.memory.timers import Action, Timers
 from eventbus.drivers.plain import LocalAttempts
 from eventbus.drivers.room import holders
+from eventbus.drivers.timers import Action, Timers
 from eventbus.envelope import Message
 from eventbus.errors import (
     BackpressureError,

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Protocol
 
 from eventbus.drivers.memory.stream import Stored
-from eventbus.drivers.memory.timers import Action
+from eventbus.drivers.timers import Action
 from eventbus.envelope import Message
 from eventbus.errors import SettleError
 

@@ -29,9 +29,9 @@ from eventbus.drivers.memory.durable import Durable
 from eventbus.drivers.memory.room import MemoryRoom
 from eventbus.drivers.memory.schedules import MemorySchedules
 from eventbus.drivers.memory.stream import DRIVER
-from eventbus.drivers.memory.timers import Alarm
 from eventbus.drivers.room import DurableState, Room
 from eventbus.drivers.schedules import Schedules
+from eventbus.drivers.timers import Alarm
 from eventbus.envelope import Message
 from eventbus.errors import NotConnectedError
 from eventbus.limits import LimitLog

@@ -8,8 +8,8 @@ from eventbus.drivers.base import ConsumerSpec
 from eventbus.drivers.memory.consumer import MemoryConsumer
 from eventbus.drivers.memory.delivery import MemoryDelivery
 from eventbus.drivers.memory.stream import Stored, Stream
-from eventbus.drivers.memory.timers import Timers
 from eventbus.drivers.room import DurableState
+from eventbus.drivers.timers import Timers
 from eventbus.subject import matches
 
 __all__ = ("Durable",)

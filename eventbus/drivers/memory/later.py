@@ -7,9 +7,9 @@ from datetime import datetime
 from eventbus import headers as h
 from eventbus.clock import Clock
 from eventbus.drivers.memory.stream import Stream, put_in, size_of
-from eventbus.drivers.memory.timers import Timers
 from eventbus.drivers.receipt import Receipt
 from eventbus.drivers.schedules import Waiting
+from eventbus.drivers.timers import Timers
 from eventbus.envelope import Message
 from eventbus.errors import BackpressureError, DriverError
 from eventbus.subject import Subjects

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from eventbus.delivery import Outcome, Reason
-from eventbus.drivers.base import Connected, ConsumerRecovered, Disconnected
+from eventbus.drivers.base import Connected, ConsumerRecovered, DelayedLost, Disconnected
 from eventbus.drivers.room import DurableState
 from eventbus.errors import EmitUnknown, NoStreamError, NotConnectedError, SettleError
 from eventbus.middleware.breaker import BreakerState
@@ -286,6 +287,7 @@ def test_the_table_names_what_is_exposed_and_nothing_else():
     state = DurableState("notification__send_welcome", (), 0, 0, 0, 0)
     metrics(DurableMeasured("notification", "send_welcome", state, None))
     metrics(Relayed("user.created", "a", 0.1))
+    metrics(DelayedLost("user.created", "a", datetime(2026, 1, 1, tzinfo=UTC), "no service"))
     metrics(RelayRefused("user.created", "b", NotConnectedError("away"), 0))
     metrics(Quarantined("user.created", "c", NotConnectedError("away")))
 

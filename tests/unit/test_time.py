@@ -1,4 +1,4 @@
-"""Delays and recurring events on the memory driver, with a clock that a test moves."""
+"""Delays and recurring events on the drivers of one process, with a clock that a test moves."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -12,8 +12,8 @@ from eventbus import Context, Event, EventService
 from eventbus.drivers.base import TopologyChanged
 from eventbus.drivers.memory.broker import MemoryBroker, Sizes
 from eventbus.drivers.memory.driver import MemoryDriver
-from eventbus.drivers.sync import SyncDriver
-from eventbus.errors import BackpressureError, DeclarationError, UnsupportedError
+from eventbus.drivers.sync import SyncDriver, SyncHub
+from eventbus.errors import BackpressureError, DeclarationError
 from eventbus.telemetry.signals import Cancelled, Happened, Settled, TickFailed
 from eventbus.telemetry.spans import ConsumeTracing, EmitTracing
 from eventbus.testing.clock import VirtualClock
@@ -30,17 +30,19 @@ class ReportDue(Event, name="report.due"):
 
 
 class Desk:
-    """Services on one broker and one clock, and what their listeners got, with the time."""
+    """Services on one driver and one clock, and what their listeners got, with the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "memory") -> None:
         self.clock = VirtualClock(START)
         self.broker = MemoryBroker(self.clock)
+        self.hub = SyncHub(self.clock)
+        self.kind = kind
         self.got: list[tuple[str, datetime]] = []
         self.ids: list[str] = []
         self.told: list[Happened] = []
 
     def service(self, name: str = "desk") -> EventService:
-        driver = MemoryDriver(self.broker)
+        driver = MemoryDriver(self.broker) if self.kind == "memory" else SyncDriver(self.hub)
         return EventService(name, driver=driver, clock=self.clock, observers=[self.told.append])
 
     def listening(self, name: str = "desk") -> EventService:
@@ -61,9 +63,9 @@ class Desk:
         return take
 
 
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
+@pytest.fixture(params=["memory", "sync"])
+def desk(request: pytest.FixtureRequest) -> Desk:
+    return Desk(request.param)
 
 
 async def test_a_delayed_event_comes_at_its_time_to_the_microsecond(desk: Desk) -> None:
@@ -161,7 +163,8 @@ async def test_what_waits_is_older_than_events_get_and_takes_room() -> None:
     assert got == ["ada"]
 
 
-async def test_an_event_expires_also_while_it_waits_for_its_listener(desk: Desk) -> None:
+async def test_an_event_expires_also_while_it_waits_for_its_listener() -> None:
+    desk = Desk()
     async with desk.listening() as events:
         await events.emit(MailDue(to="ada"), delay="10m", expires="5m")
         desk.broker.pause("desk__take", START + timedelta(minutes=20))
@@ -170,12 +173,6 @@ async def test_an_event_expires_also_while_it_waits_for_its_listener(desk: Desk)
     (letter,) = desk.broker.dead_letters()
     assert letter.headers["eventbus-dead-reason"] == "expired"
     assert desk.got == []
-
-
-async def test_the_sync_driver_refuses_to_wait() -> None:
-    async with EventService("desk", driver=SyncDriver()) as events:
-        with pytest.raises(UnsupportedError, match="delays"):
-            await events.emit(MailDue(to="ada"), delay=1)
 
 
 async def test_cron_emits_one_event_a_tick_however_many_processes_declare_it(desk: Desk) -> None:
@@ -284,8 +281,9 @@ async def test_a_tick_that_is_cancelled_is_skipped(desk: Desk) -> None:
 
     async with desk.reporting(), service:
         await desk.clock.advance(1)
-        (waiting,) = desk.broker.later.waiting.values()
-        desk.broker.later.cancel(waiting.holder)
+        schedules = service._connections.driver.schedules  # type: ignore[union-attr]
+        (waiting,) = [one async for one in schedules.find("events-sched.>")]
+        assert await schedules.cancel(waiting)
         await desk.clock.advance(minutes=2)
 
     assert [at for _, at in desk.got] == [START + timedelta(minutes=2)]
