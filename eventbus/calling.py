@@ -10,11 +10,12 @@ from eventbus.envelope import Envelope, Message
 from eventbus.errors import UpcastError
 from eventbus.kinds import StateDeleted
 from eventbus.middleware.base import Context
+from eventbus.owner import go_on, has_cancelled_itself
 from eventbus.registry import Registry
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import FailedHookRaised, Observer
 
-__all__ = ("failure_of", "raised_by", "read_for", "scope_of", "tell_failed")
+__all__ = ("failed_with", "failure_of", "raised_by", "read_for", "scope_of", "tell_failed")
 
 
 def scope_of(envelope: Envelope, place: str, redrive: int = 0) -> Scope:
@@ -59,8 +60,21 @@ async def raised_by(call: Awaitable[None], listener: str) -> Exception | None:
     try:
         await call
     except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - that is what is asked
-        return failure_of(exc, listener)
+        return await failed_with(exc, listener)
+    if has_cancelled_itself():
+        await go_on()
     return None
+
+
+async def failed_with(raised: Exception | asyncio.CancelledError, listener: str) -> Exception:
+    """Return what the user's code has failed with, and let a task go on that it has cancelled.
+
+    Raises:
+        CancelledError: As `failure_of`.
+    """
+    if has_cancelled_itself():
+        await go_on()
+    return failure_of(raised, listener)
 
 
 def failure_of(raised: Exception | asyncio.CancelledError, listener: str) -> Exception:

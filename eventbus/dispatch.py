@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from eventbus.attempts import Attempts, Known
-from eventbus.calling import failure_of, raised_by, scope_of, tell_failed
+from eventbus.calling import failed_with, raised_by, scope_of, tell_failed
 from eventbus.correlation import entered
 from eventbus.delivery import (
     DeadLetter,
@@ -191,7 +191,7 @@ class Dispatcher:
         self, run: Run, raised: Exception | asyncio.CancelledError
     ) -> Decision | Return:
         assert run.envelope is not None, "run without an envelope"
-        run.error = failure_of(raised, self._subscription.listener)
+        run.error = await failed_with(raised, self._subscription.listener)
         if isinstance(run.error, Postpone):
             return self._postponed(run.error)
         return self._judge.judged(run, run.envelope)

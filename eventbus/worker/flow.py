@@ -56,7 +56,7 @@ class Flow(Generic[ItemT]):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Go on behind a task that an item has cancelled, or that was before its first step."""
-        if self._waiting and task.cancelled():
+        if self._waiting and (task.cancelled() or not self._is_beginning):
             self._begin()
 
     async def _work(self) -> None:

@@ -10,6 +10,7 @@ from eventbus.delivery import Delivery
 from eventbus.dispatch import Dispatcher
 from eventbus.drivers.base import Consumer, Driver
 from eventbus.driving import begin
+from eventbus.owner import Owner
 from eventbus.subscription import Subscription
 from eventbus.worker.flow import Flow
 from eventbus.worker.heartbeat import Heartbeat
@@ -43,6 +44,7 @@ class Pump:
         self._consumer: Consumer | None = None
         self._valve: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self._owner = Owner(self._running)
         self._flow = Flow(self._begin, self._spawn)
         self._in_hand = 0
         self._unconfirmed = 0
@@ -68,8 +70,13 @@ class Pump:
             self._dispatcher.on_pause(valve.pause)
             self._valve = self._group.create_task(valve.run())
 
+    def end(self) -> None:
+        """Expect that what runs is cancelled from now on."""
+        self._owner.may_cancel()
+
     async def stop(self) -> None:
         """Pull no more; what runs goes on. A second stop does nothing."""
+        self.end()
         if self._valve is not None:
             self._valve.cancel()
         consumer, self._consumer = self._consumer, None

@@ -148,7 +148,12 @@ class Worker:
         return {pump.subscription.listener: pump.in_hand for pump in self._pumps}
 
     async def _job(self, job: Job) -> None:
-        await job()
+        try:
+            await job()
+        except Exception:
+            for pump in self._pumps:  # the group cancels at once what they run
+                pump.end()
+            raise
 
     async def _finish(self, grace: float, jobs: set[asyncio.Task[None]]) -> int:
         deadline = self._clock.monotonic() + max(0.0, grace - SETTLE_TIME)

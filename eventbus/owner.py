@@ -1,0 +1,55 @@
+"""`Owner`: tells a task that is cancelled by its owner from one that cancels itself."""
+
+import asyncio
+from collections.abc import Set as AbstractSet
+
+__all__ = ("Owner", "go_on", "has_cancelled_itself")
+
+
+class Owner:
+    """Runs tasks, and cancels none of them before it has said so.
+
+    Until then a cancellation is the doing of the code in the task: ``asyncio.current_task()`` is
+    within everybody's reach.
+    """
+
+    def __init__(self, tasks: AbstractSet[asyncio.Task[None]]) -> None:
+        self._tasks = tasks
+        _owners.add(self)
+
+    def owns(self, task: asyncio.Task[object]) -> bool:
+        """Tell whether a task is its own."""
+        return task in self._tasks
+
+    def may_cancel(self) -> None:
+        """Say that its tasks may be cancelled from now on."""
+        _owners.discard(self)
+
+
+_owners: set[Owner] = set()
+"""Those that cancel nothing yet."""
+
+
+def has_cancelled_itself() -> bool:
+    """Tell whether the code of this task has cancelled it."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return False
+    return any(one.owns(task) for one in tuple(_owners))  # a copy: other threads have loops too
+
+
+async def go_on() -> None:
+    """Let this task, which has cancelled itself, go on as if it hadn't.
+
+    Raises:
+        CancelledError: Meanwhile its owner has cancelled it.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "run in a task"
+    try:
+        await asyncio.sleep(0)  # what was asked for and not raised yet is raised here
+    except asyncio.CancelledError:
+        if not has_cancelled_itself():
+            raise
+    while task.cancelling():
+        task.uncancel()
