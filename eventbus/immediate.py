@@ -1,6 +1,7 @@
 """One listener on an event of this process, at once: the chain, the context, the signals."""
 
 import asyncio
+from collections.abc import Awaitable, Iterable
 from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -48,6 +49,7 @@ class ImmediateListener:
     def __init__(self, subscription: Subscription, wiring: Wiring) -> None:
         self._subscription = subscription
         self._wiring = wiring
+        self._durable = subscription.durable
         self._taken: dict[type[Event], bool] = {}
         layers = layers_of(subscription, wiring)
         self._chain: CallNext = chain(layers, self._call)
@@ -98,43 +100,29 @@ class ImmediateListener:
         await self._run_now(envelope)
 
     async def _run_now(self, envelope: Envelope) -> Exception | None:
-        watched = self._is_watched()
-        if self._bare is not None and not watched and _asked.get() is None:
-            return await self._run_bare(self._bare, envelope)
-        return await self._run_watched(envelope)
-
-    async def _run_bare(self, limit: Timeout, envelope: Envelope) -> Exception | None:
-        """Run a listener that nobody watches, and that looks at nothing but the event."""
-        one = self._subscription
+        wiring, error = self._wiring, None
+        self._tell_begun(envelope)
+        started = wiring.clock.monotonic()
         try:
-            with entered(scope_of(envelope, one.durable)):
-                await limit.run(one.handler(envelope.event, _NO_CONTEXT), one.listener)
+            with entered(scope_of(envelope, self._durable)):
+                await self._called(envelope)
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - the emitter gets it
-            return await self._ended(envelope, failure_of(exc, one.listener))
-        return None
-
-    async def _run_watched(self, envelope: Envelope) -> Exception | None:
-        one, wiring = self._subscription, self._wiring
-        context = self._context(envelope)
-        watched = self._is_watched()
-        if watched:
-            self._tell_begun(context)
-        started = wiring.clock.monotonic() if watched else 0.0
-        error: Exception | None = None
-        try:
-            with entered(scope_of(envelope, one.durable)):
-                await self._chain(context)
-        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - the emitter gets it
-            error = self._failure(context, exc)
-        if watched:
+            error = self._failure(envelope, exc)
+        if is_watched(wiring.observe, Settled):
             duration = wiring.clock.monotonic() - started
-            since = envelope.due or envelope.time
-            wiring.observe(self._settled(context, error, duration, since))
-        return await self._ended(envelope, error)
+            wiring.observe(self._settled(envelope, error, duration))
+        return None if error is None else await self._ended(envelope, error)
 
-    async def _ended(self, envelope: Envelope, error: Exception | None) -> Exception | None:
+    def _called(self, envelope: Envelope) -> Awaitable[None]:
+        """Return the run of the chain; without one, of what looks at nothing but the event."""
+        if self._bare is None or _asked.get() is not None:
+            return self._chain(self._context(envelope))
+        one = self._subscription
+        return self._bare.run(one.handler(envelope.event, _NO_CONTEXT), one.listener)
+
+    async def _ended(self, envelope: Envelope, error: Exception) -> Exception | None:
         """Return what goes to the emitter, once the listener's ``failed`` was told."""
-        if error is None or isinstance(error, Discard):
+        if isinstance(error, Discard):
             return None
         context = self._context(envelope)
         await tell_failed(
@@ -154,12 +142,14 @@ class ImmediateListener:
             raise error
         return results[-1] if results else None
 
-    def _failure(self, context: Context, raised: Exception | asyncio.CancelledError) -> Exception:
+    def _failure(
+        self, envelope: Envelope, raised: Exception | asyncio.CancelledError
+    ) -> Exception:
         one = self._subscription
         try:
             return failure_of(raised, one.listener)
         except asyncio.CancelledError:
-            self._wiring.observe(Returned(context.name, one.service, one.listener))
+            self._wiring.observe(Returned(envelope.name, one.service, one.listener))
             raise
 
     async def _call(self, context: Context) -> None:
@@ -171,41 +161,39 @@ class ImmediateListener:
     def _behind(self, envelope: Envelope) -> Scope:
         return scope_of(envelope, f"{self._subscription.durable}:failed")
 
-    def _is_watched(self) -> bool:
-        observe = self._wiring.observe
-        return any(is_watched(observe, one) for one in (Received, ListenerStarted, Settled))
-
-    def _tell_begun(self, context: Context) -> None:
-        name, service, listener = context.name, context.service, context.listener
-        self._wiring.observe(Received(name, service, listener, redelivered=False))
-        if is_watched(self._wiring.observe, ListenerStarted):
-            self._wiring.observe(
-                ListenerStarted(name, context.id, service, listener, 1, context.correlation_id)
+    def _tell_begun(self, envelope: Envelope) -> None:
+        one, observe = self._subscription, self._wiring.observe
+        name, service, listener = envelope.name, one.service, one.listener
+        if is_watched(observe, Received):
+            observe(Received(name, service, listener, False))
+        if is_watched(observe, ListenerStarted):
+            started = ListenerStarted(
+                name, envelope.id, service, listener, 1, envelope.correlation_id
             )
+            observe(started)
 
-    def _settled(
-        self, context: Context, error: Exception | None, duration: float, since: datetime
-    ) -> Settled:
+    def _settled(self, envelope: Envelope, error: Exception | None, duration: float) -> Settled:
+        one, wiring = self._subscription, self._wiring
         outcome = Outcome.OK if error is None else Outcome.RAISED
         if isinstance(error, Discard):
             outcome = Outcome.DROPPED
-        return Settled(
-            name=context.name,
-            id=context.id,
-            service=context.service,
-            listener=context.listener,
-            outcome=outcome,
-            attempt=1,
-            attempts=1,
-            duration=duration,
-            end_to_end=(self._wiring.clock.now() - since).total_seconds(),
-            correlation_id=context.correlation_id,
-            causation_id=context.causation_id,
+        return Settled(  # by position, which is quicker
+            envelope.name,
+            envelope.id,
+            one.service,
+            one.listener,
+            outcome,
+            1,
+            1,
+            duration,
+            (wiring.clock.now() - (envelope.due or envelope.time)).total_seconds(),
+            envelope.correlation_id,
+            envelope.causation_id,
             detail=error.reason if isinstance(error, Discard) else "",
             error=error,
-            subject=context.subject,
-            emitted_at=context.time,
-            trace=context.trace.get("traceparent", ""),
+            subject=wiring.subjects.event(envelope.name),
+            emitted_at=envelope.time,
+            trace=envelope.trace.get("traceparent", "") if envelope.trace else "",
         )
 
     def _context(self, envelope: Envelope) -> Context:
@@ -235,11 +223,13 @@ class ImmediateListener:
 
 def _is_fixed(value: object) -> bool:
     """Tell whether nobody can change a value, so that emitter and listeners may share it."""
-    kind = type(value)
-    if kind in _FIXED:
-        return True
     if isinstance(value, Data):
-        return all(type(one) in _FIXED or _is_fixed(one) for one in vars(value).values())
+        return _are_fixed(vars(value).values())
     if isinstance(value, (tuple, frozenset)):
-        return all(map(_is_fixed, cast("tuple[object, ...]", value)))
-    return isinstance(value, Enum)
+        return _are_fixed(cast("tuple[object, ...]", value))
+    return type(value) in _FIXED or isinstance(value, Enum)
+
+
+def _are_fixed(values: Iterable[object]) -> bool:
+    # In one go: to ask for each value is most of what it takes.
+    return all(map(_is_fixed, [one for one in values if type(one) not in _FIXED]))
