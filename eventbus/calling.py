@@ -20,12 +20,8 @@ __all__ = ("failed_with", "failure_of", "raised_by", "read_for", "scope_of", "te
 
 def scope_of(envelope: Envelope, place: str, redrive: int = 0) -> Scope:
     """Return what is inherited from a handled event; ids repeat for an equal place and redrive."""
-    return Scope(
-        correlation_id=envelope.correlation_id,
-        causation_id=envelope.id,
-        trace=envelope.trace,
-        handled=Handled(envelope.id, place, redrive),
-    )
+    handled = Handled(envelope.id, place, redrive)
+    return Scope(envelope.correlation_id, envelope.id, envelope.trace, handled)
 
 
 def read_for(

@@ -1,7 +1,7 @@
 """One listener on an event of this process, at once: the chain, the context, the signals."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -28,6 +28,7 @@ __all__ = ("ImmediateListener",)
 
 _NO_CONTEXT = cast("Context", None)
 """For handlers that don't look at it."""
+_OK = Outcome.OK  # a class of enumeration takes its time to look up a member
 _FIXED = frozenset(
     {str, int, float, bool, bytes, type(None), datetime, date, time, timedelta, Decimal, UUID}
 )
@@ -56,13 +57,13 @@ class ImmediateListener:
         only = layers[0] if len(layers) == 1 else None
         self._bare = only if isinstance(only, Timeout) and not subscription.takes_context else None
 
-    async def handle(self, envelope: Envelope) -> Exception | None:
+    def handle(self, envelope: Envelope) -> Coroutine[object, object, Exception | None]:
         """Run it on an event that was emitted in this process."""
         if self._takes(envelope) and _is_fixed(envelope.event):
             run = self._run if self._subscription.after_commit else self._run_now
-            return await run(envelope)
+            return run(envelope)
         subject = self._wiring.subjects.event(envelope.name)
-        return await self.receive(codec.encode(envelope, subject))
+        return self.receive(codec.encode(envelope, subject))
 
     async def receive(self, message: Message) -> Exception | None:
         """Run it on an event that comes as a message."""
@@ -105,7 +106,9 @@ class ImmediateListener:
         started = wiring.clock.monotonic()
         try:
             with entered(scope_of(envelope, self._durable)):
-                await self._called(envelope)
+                waiting = self._begun(envelope)
+                if waiting is not None:
+                    await waiting
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - the emitter gets it
             error = self._failure(envelope, exc)
         if is_watched(wiring.observe, Settled):
@@ -113,12 +116,12 @@ class ImmediateListener:
             wiring.observe(self._settled(envelope, error, duration))
         return None if error is None else await self._ended(envelope, error)
 
-    def _called(self, envelope: Envelope) -> Awaitable[None]:
-        """Return the run of the chain; without one, of what looks at nothing but the event."""
+    def _begun(self, envelope: Envelope) -> Awaitable[None] | None:
+        """Begin the chain, or without one the listener that looks at nothing but the event."""
         if self._bare is None or _asked.get() is not None:
             return self._chain(self._context(envelope))
         one = self._subscription
-        return self._bare.run(one.handler(envelope.event, _NO_CONTEXT), one.listener)
+        return self._bare.begin(one.handler(envelope.event, _NO_CONTEXT), one.listener)
 
     async def _ended(self, envelope: Envelope, error: Exception) -> Exception | None:
         """Return what goes to the emitter, once the listener's ``failed`` was told."""
@@ -174,7 +177,7 @@ class ImmediateListener:
 
     def _settled(self, envelope: Envelope, error: Exception | None, duration: float) -> Settled:
         one, wiring = self._subscription, self._wiring
-        outcome = Outcome.OK if error is None else Outcome.RAISED
+        outcome = _OK if error is None else Outcome.RAISED
         if isinstance(error, Discard):
             outcome = Outcome.DROPPED
         return Settled(  # by position, which is quicker
@@ -189,11 +192,15 @@ class ImmediateListener:
             (wiring.clock.now() - (envelope.due or envelope.time)).total_seconds(),
             envelope.correlation_id,
             envelope.causation_id,
-            detail=error.reason if isinstance(error, Discard) else "",
-            error=error,
-            subject=wiring.subjects.event(envelope.name),
-            emitted_at=envelope.time,
-            trace=envelope.trace.get("traceparent", "") if envelope.trace else "",
+            None,
+            error.reason if isinstance(error, Discard) else "",
+            None,
+            error,
+            "",
+            0,
+            wiring.subjects.event(envelope.name),
+            envelope.time,
+            envelope.trace.get("traceparent", "") if envelope.trace else "",
         )
 
     def _context(self, envelope: Envelope) -> Context:
@@ -231,5 +238,7 @@ def _is_fixed(value: object) -> bool:
 
 
 def _are_fixed(values: Iterable[object]) -> bool:
-    # In one go: to ask for each value is most of what it takes.
-    return all(map(_is_fixed, [one for one in values if type(one) not in _FIXED]))
+    for one in values:  # noqa: SIM110 - `all` would make a generator of them, for each event
+        if type(one) not in _FIXED and not _is_fixed(one):
+            return False
+    return True

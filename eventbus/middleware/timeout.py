@@ -22,18 +22,24 @@ class Timeout:
 
     async def __call__(self, context: Context, call_next: CallNext) -> None:
         """Run the rest of the chain within the limit."""
-        await self.run(call_next(context), context.listener)
+        waiting = self.begin(call_next(context), context.listener)
+        if waiting is not None:
+            await waiting
 
-    async def run(self, rest: Awaitable[object], listener: str) -> None:
-        """Await something within the limit, for a listener."""
+    def begin(self, rest: Awaitable[object], listener: str) -> Awaitable[None] | None:
+        """Begin something within the limit, for a listener.
+
+        Return what is left of it, to be awaited at once; None where it has ended, because it
+        never had to wait. Raises what it raises.
+        """
         began = asyncio.get_running_loop().time()
         if inspect.iscoroutine(rest):
             # What never waits can't be ended either, and needs no timer.
             waiting = begin(rest)
             if waiting is None:
-                return
+                return None
             rest = waiting
-        await self.wait(rest, began, listener)
+        return self.wait(rest, began, listener)
 
     async def wait(self, rest: Awaitable[object], began: float, listener: str) -> None:
         """Await what began at a time of the event loop, for as long as it may take."""

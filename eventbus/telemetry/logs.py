@@ -47,6 +47,7 @@ __all__ = ("LogContext", "LogObserver", "configure")
 
 _Fields = dict[str, object]
 
+_OK = Outcome.OK
 _FOREIGN = ("uvicorn", "uvicorn.error", "uvicorn.access")
 """Loggers that bring their own handlers."""
 _FORMATTING = ("asctime", "color_message", "message")
@@ -235,7 +236,7 @@ def _ordered(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
 
 
 def _settled_level(settled: Settled) -> int:
-    if settled.outcome is Outcome.OK:  # nearly all of them
+    if settled.outcome is _OK:  # nearly all of them
         return logging.DEBUG
     match settled.outcome:
         case Outcome.DEAD:

@@ -54,6 +54,7 @@ UNKNOWN = "unknown"
 
 _EMIT_OUTCOMES = ("ok", "duplicate", "failed", "unknown")
 _BREAKER = {BreakerState.CLOSED: 0, BreakerState.PROBING: 1, BreakerState.OPEN: 2}
+_OK = Outcome.OK  # looking it up takes longer than counting it
 _FINAL = (Outcome.OK, Outcome.DEAD, Outcome.DROPPED, Outcome.RAISED)
 
 
@@ -93,7 +94,7 @@ class Metrics:
         self._pairs: dict[tuple[str, str], _Pair] = {}
         self._listeners: dict[str, _Listener] = {}
         # Any: each takes the record that it is filed under.
-        self._feeds: dict[type, Callable[[Any], None]] = {
+        self.takes: dict[type, Callable[[Any], None]] = {
             Received: self._received,
             Settled: self._settled,
             Emitted: self._emitted,
@@ -116,15 +117,14 @@ class Metrics:
             Quarantined: lambda one: self._count("eventbus_outbox_failed_total", one.name),
             OutboxMeasured: self._outbox,
         }
-        self.takes = frozenset(self._feeds)
-        """What it counts."""
+        """What it counts, and how."""
         Info("eventbus_build", "What runs here", registry=registry).info(
             {"version": _version(), "python": platform.python_version()}
         )
 
     def __call__(self, happened: Happened) -> None:
         """Count it."""
-        feed = self._feeds.get(type(happened))
+        feed = self.takes.get(type(happened))
         if feed is not None:
             feed(happened)
 
@@ -163,7 +163,7 @@ class Metrics:
         trace = _recorded(one.trace) if one.trace else ""
         if one.duration > 0:
             pair.duration.add(one.duration, trace)
-        if outcome is Outcome.OK and one.end_to_end is not None:
+        if outcome is _OK and one.end_to_end is not None:
             # Clocks of two machines differ; a negative time would look like a counter reset.
             pair.end_to_end.add(one.end_to_end if one.end_to_end > 0 else 0.0, trace)
         if one.reason is not None:

@@ -4,10 +4,10 @@ Observers watch: they can't change what happens, and one that raises is logged a
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from eventbus.delivery import Outcome, Reason
 from eventbus.drivers.base import DriverSignal
@@ -210,7 +210,8 @@ Happened: TypeAlias = (
 )
 Observer: TypeAlias = Callable[[Happened], None]
 """Told what happened. One with an attribute ``takes``, a collection of these records' classes, is
-told of no others, and a record that nobody takes isn't made."""
+told of no others, and a record that nobody takes isn't made. Where that is a mapping, it says who is
+told of which instead."""
 
 
 class Observers:
@@ -235,17 +236,28 @@ class Observers:
         """Return those that are told of a kind of record, in the order they were added."""
         found = self._takers.get(kind)
         if found is None:
-            told = (one for one in self._observers if kind in getattr(one, "takes", (kind,)))
-            found = self._takers[kind] = tuple(told)
+            told = (_taker(one, kind) for one in self._observers)
+            found = self._takers[kind] = tuple(one for one in told if one is not None)
         return found
 
     def __call__(self, happened: Happened) -> None:
         """Tell all that take it, in the order they were added."""
-        for observer in self.takers(type(happened)):
+        told = self._takers.get(type(happened))
+        for observer in self.takers(type(happened)) if told is None else told:
             try:
                 observer(happened)
             except Exception:  # noqa: BLE001 - whatever it is, it must not change what happens
                 _log.exception("observer %r failed on %s", observer, type(happened).__name__)
+
+
+def _taker(observer: Observer, kind: type) -> Observer | None:
+    """Return what is told of a kind of record in an observer's place; None where nothing is."""
+    takes: Collection[type] | None = getattr(observer, "takes", None)
+    if takes is None:
+        return observer
+    if isinstance(takes, Mapping):
+        return cast("Mapping[type, Observer]", takes).get(kind)
+    return observer if kind in takes else None
 
 
 def is_watched(observe: Observer, kind: type) -> bool:
