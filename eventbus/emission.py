@@ -1,10 +1,11 @@
 """One emit: envelope, chain, codec, driver, receipt."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from itertools import chain, islice
 
 from eventbus import codec
 from eventbus import headers as h
@@ -162,11 +163,44 @@ class Emitter:
 
         Raises:
             ExceptionGroup: What the emits that failed raised; the others are stored.
+            Exception: What ``events`` raises, once those before have ended.
         """
-        todo = list(events)
-        ended, results = await self._in_a_lot(todo)
-        results += [None] * (len(todo) - len(results))
-        numbered = iter(list(enumerate(todo))[ended:])
+        todo = iter(events)
+        results, left = await self._in_a_lot(todo)
+        await self._one_by_one([*left, *todo], results)
+        errors = [one for one in results if isinstance(one, Exception)]
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} of {len(results)} events failed", errors)
+        return [one for one in results if isinstance(one, Receipt)]
+
+    async def _in_a_lot(self, events: Iterator[Event]) -> tuple[list[Result], list[Event]]:
+        """Emit events through the driver's pipeline; return their results, and what is left.
+
+        None go that way where one needs what a single emit has: a transaction, a handled event, a
+        trace, the id of an emit before.
+        """
+        driver, scope = self._ways.pipeline, current_scope()
+        alone = scope.handled is not None or scope.trace or open_transaction() is not None
+        if driver is None or alone or self._unresolved:
+            return [], []
+        first = list(islice(events, LEAST))
+        if len(first) < LEAST:
+            return [], first
+        way = self._ways.own
+        prefix = way.route.subjects.prefix
+
+        def made(event: Event) -> tuple[Envelope, Message]:
+            envelope = self._enveloped(event, {}, way, None, scope)
+            return envelope, codec.encode(envelope, prefix + envelope.name)
+
+        lot, rest = Lot(driver, self._telling, self._unresolved), iter(first)
+        left = await lot.run(chain(rest, events), made)
+        return lot.results, [*left, *rest]
+
+    async def _one_by_one(self, events: Sequence[Event], results: list[Result]) -> None:
+        """Emit each by itself, many at a time."""
+        numbered = iter(list(enumerate(events, len(results))))
+        results += [None] * len(events)
 
         async def work() -> None:
             for number, event in numbered:
@@ -177,34 +211,8 @@ class Emitter:
 
         # What one has begun is on its way before the next begins, so their order is kept.
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(AT_ONCE, len(todo) - ended)):
+            for _ in range(min(AT_ONCE, len(events))):
                 group.create_task(work())
-        errors = [one for one in results if isinstance(one, Exception)]
-        if errors:
-            raise ExceptionGroup(f"{len(errors)} of {len(results)} events failed", errors)
-        return [one for one in results if isinstance(one, Receipt)]
-
-    async def _in_a_lot(self, events: list[Event]) -> tuple[int, list[Result]]:
-        """Emit events through the driver's pipeline; return with how many it has ended.
-
-        None of them where one needs what a single emit has: another driver, a transaction, a
-        handled event, a trace, the id of an emit before.
-        """
-        driver, scope = self._ways.pipeline, current_scope()
-        alone = scope.handled is not None or scope.trace or open_transaction() is not None
-        if driver is None or alone or self._unresolved or len(events) < LEAST:
-            return 0, []
-        if not all(map(_goes_along, events)):
-            return 0, []
-        way = self._ways.own
-        prefix = way.route.subjects.prefix
-
-        def made(event: Event) -> tuple[Envelope, Message]:
-            envelope = self._enveloped(event, {}, way, None, scope)
-            return envelope, codec.encode(envelope, prefix + envelope.name)
-
-        lot = Lot(driver, self._telling, self._unresolved)
-        return await lot.run(events, made), lot.results
 
     def _way_to(self, route: Route) -> Way:
         driver, middleware = route.driver, self._publishing.middleware
@@ -259,9 +267,3 @@ class Emitter:
                 raise
         # Refused, it would be tried again and again while the handled event holds the very room.
         return await driver.hold(message)
-
-
-def _goes_along(event: Event) -> bool:
-    """Tell whether an event goes to the service's own driver like any other."""
-    spec = event.event_spec
-    return spec is None or (spec.driver is None and spec.kind != "state")

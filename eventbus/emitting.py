@@ -115,10 +115,12 @@ class Emitting(Parts):
     async def emit_many(self, events: Iterable[Event]) -> list[Receipt]:
         """Emit events at once, in their order, and return their receipts in the same order.
 
-        Not atomic: where some fail, the others are stored.
+        Not atomic: where some fail, the others are stored. They may come from a generator: it is
+        asked for the next ones as those before go, so that they needn't be in memory together.
 
         Raises:
             ExceptionGroup: What the emits that failed raised.
+            Exception: What ``events`` itself raises, once those before have ended.
         """
         if active_fakes():
             return [await self.emit(one) for one in events]

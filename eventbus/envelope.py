@@ -69,7 +69,9 @@ class Envelope:
         spec = event.event_spec or spec_of(event)
         name, key = spec.name, spec.key
         if key is not None:
-            key = _key(event, spec, None)
+            key = event.event_key()
+            if type(key) is not str or not key.isascii():
+                key = _key(event, spec, key)
         body = event.event_body()
         id = uuid7() if scope.handled is None else scope.handled.next_id(name, key, body)
         return cls(  # by position, which is quicker

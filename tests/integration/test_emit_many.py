@@ -1,7 +1,7 @@
 """Many events at once: each has its own receipt or error, whatever happens on the way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -249,3 +249,45 @@ async def test_events_of_another_driver_go_as_they_would_alone(nats_server: Nats
 
     assert [one.driver for one in receipts] == ["jetstream"] * 30 + ["memory"] * 30
     assert await stored_ids(nats_server.url) == [one.id for one in receipts[:30]]
+
+
+async def test_a_generator_is_asked_for_events_as_those_before_go(nats_server: NatsServer) -> None:
+    heard, made = Heard(), count()
+    made_at_first: list[int] = []
+    heard.act = 1, lambda: made_at_first.append(next(made))
+    async with serving(nats_server.url, heard) as events:
+        receipts = await events.emit_many(BoxSent(number=str(next(made))) for _ in range(2000))
+
+    assert len(receipts) == 2000
+    assert made_at_first < [1000]
+
+
+async def test_what_the_events_themselves_raise_ends_the_call_once_those_before_are_stored(
+    nats_server: NatsServer,
+) -> None:
+    def some() -> Iterator[BoxSent]:
+        yield from boxes(100)
+        raise LookupError("no more of them")
+
+    heard = Heard()
+    async with serving(nats_server.url, heard) as events:
+        with pytest.raises(LookupError):
+            await events.emit_many(some())
+        again = await events.emit_many(boxes(1))
+
+    assert len(await stored_ids(nats_server.url)) == len(heard.stored) == 101
+    assert again[0].sequence == 101
+
+
+async def test_without_a_connection_each_fails_and_none_is_stored(nats_server: NatsServer) -> None:
+    heard, lot = Heard(), boxes(700)
+    async with serving(nats_server.url, heard, emit_timeout=0.5) as events:
+        nats_server.kill()
+        with pytest.raises(ExceptionGroup) as raised:
+            await events.emit_many(lot)
+        await asyncio.to_thread(nats_server.restart)
+        again = [await until_stored(events, one) for one in lot[:20]]
+
+    assert len(raised.value.exceptions) == len(heard.failed) == 700
+    assert all(isinstance(one, DriverError) for one in raised.value.exceptions)
+    assert await stored_ids(nats_server.url) == [one.id for one in again]

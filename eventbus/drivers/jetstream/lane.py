@@ -25,6 +25,9 @@ Answered: TypeAlias = Callable[[bytes, bytes], None]
 
 _Match: TypeAlias = Callable[[bytes, int], re.Match[bytes] | None]
 
+CHUNK = 64 * 1024
+"""Bytes that leave before the turn of the loop ends: the server takes them while more is written."""
+
 _MSG, _HMSG = b"MH"
 _END = b"\r\n"
 
@@ -41,7 +44,7 @@ class Lane(asyncio.Protocol):
         self._answers: tuple[_Match, Answered] = _none, _nobody
         self._written: list[bytes] = []
         self._size = 0
-        self._most = most
+        self._chunk = min(most, CHUNK)
         self.is_full = False
         """Whether more than ``most`` bytes are written that the socket hasn't taken."""
         self._rest: list[bytes] = []
@@ -52,12 +55,12 @@ class Lane(asyncio.Protocol):
     # Writing -----------------------------------------------------------------------------------
 
     def write(self, command: bytes) -> None:
-        """Write a whole command; those of one turn of the loop leave together, in their order."""
+        """Write a whole command; those of one turn of the loop leave in their order, together or in `CHUNK`s."""
         if not self._written:
             self._loop.call_soon(self.flush)
         self._written.append(command)
         self._size += len(command)
-        if self._size > self._most:
+        if self._size > self._chunk:
             self.flush()
 
     def flush(self) -> None:
