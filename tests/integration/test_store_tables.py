@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, inspect, select
+from sqlalchemy import delete, insert, inspect, select
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -132,3 +132,27 @@ def is_alive(process: int) -> bool:
         return "Z" not in Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
         return False
+
+
+async def test_a_cancelled_statement_of_sqlite_holds_up_no_other_writer(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/bus.db"
+
+    async def write(engine: AsyncEngine) -> None:
+        async with engine.begin() as connection:
+            query = insert(tables.lanes).values(lane=999).returning(tables.lanes.c.lane)
+            running.set()
+            await connection.execute(query)
+
+    async with opened(url) as engine, opened(url) as other:
+        await create_tables(engine)
+        for turns in range(12):  # one of them is in the midst of the statement
+            running = asyncio.Event()
+            writing = asyncio.ensure_future(write(engine))  # noqa: TID251 - cancelled below
+            await running.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            writing.cancel()
+            await asyncio.wait({writing})
+
+            async with asyncio.timeout(30), other.begin() as connection:
+                await connection.execute(delete(tables.lanes).where(tables.lanes.c.lane == 999))

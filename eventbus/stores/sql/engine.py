@@ -1,7 +1,8 @@
 """The database behind the stores: which it may be, how it is opened, and its tables."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, MetaData, event, inspect, make_url, select, text
@@ -71,6 +72,13 @@ def _tune(engine: Engine) -> None:
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.close()
+
+    @event.listens_for(engine, "invalidate")
+    def invalidated(connection: DBAPIConnection, _record: object, _error: object) -> None:
+        # A statement that was cancelled keeps its transaction, and with it the lock of all
+        # writers, beyond the close of its connection, for as long as anything refers to it.
+        with suppress(Exception, asyncio.CancelledError):  # the first cancellation goes on
+            connection.rollback()
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
