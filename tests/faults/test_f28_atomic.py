@@ -9,13 +9,19 @@ from pathlib import Path
 import pytest
 
 from eventbus import EventService
+from eventbus.drivers.atomic import Mark
 from eventbus.embedded import NatsServer
+from eventbus.errors import SequenceConflictError
 from eventbus.settings import Settings
+from tests.faults.harness.cluster import Cluster
 from tests.faults.harness.ground import Ground
 from tests.faults.harness.mill import Mill
 from tests.faults.harness.step import StepTaken
+from tests.integration.rig import driver_of, event
 
-pytestmark = [pytest.mark.faults, pytest.mark.nats]
+pytestmark = [pytest.mark.faults, pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
+
+IN_A_CLUSTER = {"replicas": 3, "emit_timeout": 30, "publish_timeout": 5}
 
 
 class Source:
@@ -82,3 +88,22 @@ async def test_f28_what_atomic_listeners_emit_is_stored_once_where_the_server_di
 
     assert stored == halves(steps.marks)
     assert await Ground(nats_server.url).letters() == []
+
+
+async def test_f28_in_a_cluster_what_is_known_by_its_id_is_left_out_and_the_stream_goes_on() -> (
+    None
+):
+    first, second, third = (event(number) for number in (1, 2, 3))
+
+    async with Cluster() as cluster, driver_of(cluster.url, **IN_A_CLUSTER) as driver:
+        await driver.publish(first)
+        for number, messages in enumerate(([first, second], [second, third])):
+            await driver.commit(Mark(f"events-inbox.mill.grind.{number}", "run"), messages)
+        await cluster.step_down()
+        with pytest.raises(SequenceConflictError):
+            await driver.commit(Mark("events-inbox.mill.grind.0", "another run"), [event(4)])
+        await driver.publish(event(5))
+
+        stored = [one.message.id async for one in driver.admin.messages("EVENTS", "events.>")]
+
+    assert stored == ["id-1", "id-2", "id-3", "id-5"]

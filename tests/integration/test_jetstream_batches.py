@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from eventbus import Context, Event, EventService
+from eventbus.delivery import Outcome
 from eventbus.drivers.atomic import Mark
 from eventbus.drivers.jetstream import batch
 from eventbus.embedded import NatsServer
@@ -17,9 +19,11 @@ from eventbus.errors import (
     PublishError,
     SequenceConflictError,
 )
-from tests.integration.rig import Line, driver_of, event, plain
+from eventbus.telemetry.signals import Settled
+from tests.integration.rig import Line, driver_of, event, plain, settings_of
+from tests.waiting import eventually
 
-pytestmark = [pytest.mark.nats]
+pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
 
 PLACE = "events-inbox.mailer.send.id-0"
 
@@ -142,3 +146,59 @@ async def test_more_batches_than_a_stream_has_open_are_all_committed(
             group.create_task(driver.commit(Mark(f"{PLACE}-{number}", f"r{number}"), messages))
 
     assert len(await stored(nats_server)) == 800
+
+
+LEAST = """
+authorization { users = [
+  { user: "admin", password: "a" },
+  { user: "mailer", password: "m", permissions: {
+    publish: { allow: [
+      "events.mail.>", "events-dlq.mailer.>", "events-due.mail.>",
+      "events-inbox.mailer.>", "events-sched.inbox.mailer.>",
+      "$JS.API.STREAM.MSG.GET.EVENTS", "$JS.API.STREAM.MSG.GET.EVENTS_LATER",
+      "$JS.API.CONSUMER.MSG.NEXT.EVENTS.mailer__send", "$JS.API.CONSUMER.INFO.EVENTS.mailer__send",
+      "$JS.ACK.EVENTS.mailer__send.>"
+    ] }
+    subscribe: { allow: ["_INBOX_mailer.>"] }
+  } }
+] }
+"""
+
+
+class MailAsked(Event, name="mail.asked"):
+    to: str
+
+
+class MailSent(Event, name="mail.sent"):
+    to: str
+
+
+async def test_with_the_least_privilege_an_atomic_listener_needs_what_the_guide_says() -> None:
+    def mailer(server: NatsServer, **login: str) -> EventService:
+        settings = settings_of(server.url, **login)
+        events = EventService("mailer", settings=settings, observers=[settled])
+
+        @events.subscribe(MailAsked, atomic=True)
+        async def send(event: MailAsked, context: Context) -> None:
+            await context.emit(MailSent(to=event.to))
+
+        return events
+
+    outcomes: list[Outcome] = []
+
+    def settled(happened: object) -> None:
+        if isinstance(happened, Settled):
+            outcomes.append(happened.outcome)
+
+    async def is_settled() -> bool:
+        return bool(outcomes)
+
+    with NatsServer(config=LEAST) as server:
+        async with mailer(server, nats_user="admin", nats_password="a"):
+            pass  # it makes the streams and the durable
+        login = {"nats_user": "mailer", "nats_password": "m", "provision": "off"}
+        async with mailer(server, **login) as events:
+            await events.emit(MailAsked(to="ada"))
+            await eventually(is_settled, 30)
+
+    assert outcomes == [Outcome.OK]

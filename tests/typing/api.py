@@ -175,6 +175,11 @@ def until(event: Event) -> datetime:
 async def with_more_options(event: UserCreated) -> None: ...
 
 
+@events.subscribe(UserCreated, atomic=True, name="atomic")
+async def only_emits(event: UserCreated, context: Context) -> None:
+    await context.emit(event)
+
+
 @events.subscribe(UserCreated, batch=Batch(max=100, max_wait=0.5), name="batched")
 async def in_batches(events: list[UserCreated]) -> None:
     assert_type(events[0].address, Address | None)

@@ -40,8 +40,8 @@ _SERVER_FAULT = 500
 _ID, _PLACE, _COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
 _OVER = "Nats-Expected-Last-Subject-Sequence"
 _RUN = "Eventbus-Run"
-_PROBE = {"Nats-Expected-Last-Msg-Id": "none"}
-"""With it an id that is known is told as a duplicate, and one that isn't is refused."""
+_NEVER = {_OVER: str(2**53 - 1)}
+"""What refuses a batch: no subject has so much."""
 
 
 @dataclass(slots=True)
@@ -142,24 +142,12 @@ class Batches:
             return None
 
     async def _sent(self, link: Link, commit: _Commit, within: float) -> Raw:
-        """Send the batch, and return the answer to its end; that to its beginning if it failed."""
+        """Send the batch, and return the answer that says most of it."""
         mark = commit.mark
         own = {_OVER: str(mark.sequence), _RUN: mark.run}
-        messages = [Message(mark.subject, own, b""), *commit.left]
-        if len(messages) == 1:
+        if not commit.left:
             return await link.ask(mark.subject, b"", own, within=within)
-        batch = uuid4().hex
-        waiting: list[asyncio.Future[Raw]] = []
-        for place, one in enumerate(messages, 1):
-            headers = {**one.headers, _ID: batch, _PLACE: str(place)}
-            if place == len(messages):
-                headers[_COMMIT] = "1"
-            if place in (1, len(messages)):
-                waiting.append(link.ask(one.subject, one.body, headers, one.id, within=within))
-            else:
-                link.send(one.subject, one.body, "", headers, one.id)
-        began, ended = await asyncio.gather(*waiting, return_exceptions=True)
-        return _of_both(began, ended)
+        return await _together(link, [Message(mark.subject, own, b""), *commit.left], within)
 
     async def _considered(
         self, commit: _Commit, answer: Table, link: Link
@@ -205,12 +193,21 @@ class Batches:
         """
         if message.id is None:
             return
-        raw = await link.ask(message.subject, b"", _PROBE, message.id, within=self._per_try)
-        answer = _parsed(raw)
-        if answer.get("duplicate") is not True:
+        # Refused as a whole, so nothing is stored; its first message is looked at first. (A single
+        # publish that is refused for what it expects would stop a stream with replicas.)
+        refused = Message(commit.mark.subject, _NEVER, b"")
+        raw = await _together(link, [replace(message, headers={}), refused], self._per_try)
+        if number(table(_parsed(raw).get("error")).get("err_code")) != KNOWN_ID:
             return
+        raw = await link.ask(
+            message.subject, message.body, message.headers, message.id, within=self._per_try
+        )
+        answer = _parsed(raw)
         place = text(answer.get("stream")), number(answer.get("seq"))
-        receipt = Receipt(_event_id(message), *place, duplicate=True, driver=DRIVER)
+        if not place[1]:
+            return
+        known = answer.get("duplicate") is True
+        receipt = Receipt(_event_id(message), *place, duplicate=known, driver=DRIVER)
         check_same(message, await self._admin.message(*place), receipt)
         commit.known[message.id] = receipt
 
@@ -234,6 +231,21 @@ class Batches:
     def _certain(self, commit: _Commit, refused: PublishError) -> DriverError:
         """Return a refusal, unless an earlier try may have been stored or may still be."""
         return _unknown(commit) if commit.unanswered else refused
+
+
+async def _together(link: Link, messages: Sequence[Message], within: float) -> Raw:
+    """Send two messages or more as one batch, and return the answer that says most of it."""
+    batch = uuid4().hex
+    waiting: list[asyncio.Future[Raw]] = []
+    for place, one in enumerate(messages, 1):
+        headers = {**one.headers, _ID: batch, _PLACE: str(place)}
+        if place == len(messages):
+            headers[_COMMIT] = "1"
+        if place in (1, len(messages)):
+            waiting.append(link.ask(one.subject, one.body, headers, one.id, within=within))
+        else:
+            link.send(one.subject, one.body, "", headers, one.id)
+    return _of_both(*await asyncio.gather(*waiting, return_exceptions=True))
 
 
 def _of_both(began: Raw | BaseException, ended: Raw | BaseException) -> Raw:
