@@ -14,7 +14,7 @@ from eventbus.drivers.jetstream.link import is_no_responders
 from eventbus.errors import NotConnectedError
 
 if TYPE_CHECKING:
-    from eventbus.drivers.jetstream.wire import Raw
+    from eventbus.drivers.jetstream.peer import Raw
 
 __all__ = ("ACK", "Acknowledged", "Acks")
 

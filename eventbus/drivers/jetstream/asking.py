@@ -9,7 +9,7 @@ from eventbus.drivers.asking import Answer, Stop
 from eventbus.drivers.jetstream.checks import check_headers, check_subject
 from eventbus.drivers.jetstream.connection import Connection
 from eventbus.drivers.jetstream.link import Link, is_no_responders
-from eventbus.drivers.jetstream.wire import Raw, Subscription
+from eventbus.drivers.jetstream.peer import Raw, Subscription
 from eventbus.envelope import Message
 from eventbus.errors import (
     NobodyAnswersError,

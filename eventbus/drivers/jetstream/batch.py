@@ -13,8 +13,8 @@ from eventbus.drivers.jetstream.admin import Admin
 from eventbus.drivers.jetstream.api import Table, number, table, text
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.link import Link, LostError, is_no_responders
+from eventbus.drivers.jetstream.peer import Raw
 from eventbus.drivers.jetstream.publisher import CONFLICT, DRIVER, NO_ROOM, PASSING, Publisher
-from eventbus.drivers.jetstream.wire import Raw
 from eventbus.envelope import Message
 from eventbus.errors import (
     BackpressureError,

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from eventbus.drivers.jetstream.api import number, table
 from eventbus.drivers.jetstream.link import Link
-from eventbus.drivers.jetstream.wire import Raw
+from eventbus.drivers.jetstream.peer import Raw
 from eventbus.envelope import Message
 from eventbus.errors import EventBusError, NotConnectedError
 

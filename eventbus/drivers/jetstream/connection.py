@@ -18,7 +18,7 @@ from eventbus.drivers.base import Connected, Disconnected, Notify
 from eventbus.drivers.jetstream.checks import check_subject
 from eventbus.drivers.jetstream.credentials import Login, login_of
 from eventbus.drivers.jetstream.link import Link, is_no_responders
-from eventbus.drivers.jetstream.wire import Server
+from eventbus.drivers.jetstream.peer import Server
 from eventbus.errors import (
     CertificateError,
     EventBusError,

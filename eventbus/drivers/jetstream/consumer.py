@@ -17,9 +17,9 @@ from eventbus.drivers.jetstream.api import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND,
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.link import Link
 from eventbus.drivers.jetstream.message import NAK, JetStreamDelivery, Lease, place_of
+from eventbus.drivers.jetstream.peer import Raw, Subscription
 from eventbus.drivers.jetstream.progress import Progress
 from eventbus.drivers.jetstream.topology import Topology
-from eventbus.drivers.jetstream.wire import Raw, Subscription
 from eventbus.errors import DriverError, EventBusError, NotConnectedError, TopologyError
 
 __all__ = ("Outside", "PullConsumer", "Trouble")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Self
 
 from eventbus.drivers.jetstream.credentials import Login
 from eventbus.drivers.jetstream.frame import Frame, publish_command
-from eventbus.drivers.jetstream.wire import Raw, Server, Subscription, Wire, dial
+from eventbus.drivers.jetstream.peer import Raw, Server, Subscription
+from eventbus.drivers.jetstream.wire import Wire, dial
 from eventbus.errors import NotAuthorizedError, NotConnectedError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from eventbus.drivers.jetstream.acks import ACK, Acks
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.frame import Frame, read_head
 from eventbus.drivers.jetstream.link import is_no_responders
-from eventbus.drivers.jetstream.wire import Raw
+from eventbus.drivers.jetstream.peer import Raw
 from eventbus.envelope import Message
 from eventbus.errors import NotAuthorizedError, NotConnectedError, SettleError
 

@@ -17,8 +17,8 @@ from eventbus.drivers.jetstream.api import ApiError, Table, number, rows, table,
 from eventbus.drivers.jetstream.consumer import Outside, PullConsumer
 from eventbus.drivers.jetstream.durables import GROUP, pin_timeout
 from eventbus.drivers.jetstream.message import JetStreamDelivery, place_of
+from eventbus.drivers.jetstream.peer import Raw
 from eventbus.drivers.jetstream.takeover import Look, Next, Takeover
-from eventbus.drivers.jetstream.wire import Raw
 from eventbus.errors import DriverError, NotAuthorizedError, NotConnectedError
 
 __all__ = ("PinnedConsumer",)

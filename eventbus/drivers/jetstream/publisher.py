@@ -13,7 +13,7 @@ from eventbus.drivers.jetstream.api import Api, ApiError, Table, number, table, 
 from eventbus.drivers.jetstream.checks import check_headers, check_subject
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.link import Link, LostError, is_no_responders
-from eventbus.drivers.jetstream.wire import Raw
+from eventbus.drivers.jetstream.peer import Raw
 from eventbus.envelope import Message
 from eventbus.errors import (
     BackpressureError,

@@ -10,8 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import nats.errors
@@ -22,6 +21,7 @@ from eventbus.drivers.jetstream.checks import MESSAGE_ID
 from eventbus.drivers.jetstream.credentials import Login
 from eventbus.drivers.jetstream.frame import publish_command
 from eventbus.drivers.jetstream.lane import Lane
+from eventbus.drivers.jetstream.peer import Raw, Server, Subscription
 from eventbus.drivers.jetstream.plain import (
     FLUSH_PATIENCE,
     PlainClient,
@@ -35,13 +35,7 @@ from eventbus.errors import (
     NotConnectedError,
 )
 
-__all__ = (
-    "Raw",
-    "Server",
-    "Subscription",
-    "Wire",
-    "dial",
-)
+__all__ = ("Wire", "dial")
 
 PING_INTERVAL = 5
 MAX_OUTSTANDING_PINGS = 2
@@ -52,51 +46,6 @@ MAX_PENDING = 1024 * 1024
 """Bytes written that the socket hasn't taken; requests that can wait do so beyond."""
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
-
-
-class Raw(Protocol):
-    """A message as it came from the server, or one of its statuses."""
-
-    @property
-    def subject(self) -> str:
-        """What it was published to; for a status, the inbox it answers to."""
-        ...
-
-    @property
-    def reply(self) -> str:
-        """Where to answer; JetStream's ack subject. Empty for a status."""
-        ...
-
-    @property
-    def data(self) -> bytes:
-        """The body."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str] | None:
-        """The headers, and ``Status`` and ``Description`` for a status."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Whom we are connected to."""
-
-    url: str
-    """Without user and password."""
-    version: str = ""
-    cluster: str = ""
-    max_payload: int = 1024 * 1024
-    others: tuple[str, ...] = ()
-    """Host and port of the other servers of the cluster, as this one told."""
-
-
-class Subscription(Protocol):
-    """Interest in a subject, until it is ended or the connection breaks."""
-
-    async def drain(self, patience: float) -> None:
-        """End it; returns once what the server had sent before was handed over."""
-        ...
 
 
 class _LaneSubscription:
