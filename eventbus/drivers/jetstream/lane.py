@@ -52,7 +52,7 @@ class Lane(asyncio.Protocol):
         transport.set_write_buffer_limits(high=most)
         transport.set_protocol(self)
 
-    # Writing -----------------------------------------------------------------------------------
+    # Writing.
 
     def write(self, command: bytes) -> None:
         """Write a whole command; those of one turn of the loop leave in their order, together or in `CHUNK`s."""
@@ -93,7 +93,7 @@ class Lane(asyncio.Protocol):
         pattern = rb"MSG %b(\d+) %b (\d+)\r\n" % (re.escape(prefix.encode()), sid)
         self._answers = re.compile(pattern).match, answered
 
-    # Reading -----------------------------------------------------------------------------------
+    # Reading.
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -150,7 +150,7 @@ class Lane(asyncio.Protocol):
                 self._below.data_received(data[place : end + 2])
         return end + 2
 
-    # The rest of a protocol is nats-py's ---------------------------------------------------------
+    # The rest of a protocol is nats-py's.
 
     @override
     def eof_received(self) -> bool | None:

@@ -89,7 +89,7 @@ class PinnedConsumer(PullConsumer):
             return f"consumer {self._spec.durable}: {self._obstacle}"
         return super().problem
 
-    # Pulling -----------------------------------------------------------------------------------
+    # Pulling.
 
     @override
     def _asked(self, count: int) -> bytes:
@@ -173,7 +173,7 @@ class PinnedConsumer(PullConsumer):
         self._close()
         self._wake.set()
 
-    # Keeping order -----------------------------------------------------------------------------
+    # Keeping order.
 
     async def _keep_order(self) -> None:
         while True:

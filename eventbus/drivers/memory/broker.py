@@ -98,7 +98,7 @@ class MemoryBroker:
         )
         self._dead: dict[str, Stream] = {}
 
-    # Reading -----------------------------------------------------------------------------------
+    # Reading.
 
     def messages(self, stream: str | None = None) -> tuple[Message, ...]:
         """Return what a stream holds, in order; the stream of events where None.
@@ -121,7 +121,7 @@ class MemoryBroker:
         """
         return self._named(stream).get(sequence)
 
-    # Publishing --------------------------------------------------------------------------------
+    # Publishing.
 
     def publish(self, message: Message, *, headroom: int) -> Receipt:
         """Store a message; see `eventbus.drivers.base.Driver.publish`."""
@@ -189,7 +189,7 @@ class MemoryBroker:
         for durable in list(self.durables.values()):
             durable.pump()
 
-    # Durables ----------------------------------------------------------------------------------
+    # Durables.
 
     def provision(self, spec: ConsumerSpec) -> str:
         """Create a durable, or give one that exists its new options; it keeps its position.
@@ -253,7 +253,7 @@ class MemoryBroker:
         """Return the durables that hold the room."""
         return holders(one.state() for one in self.durables.values())
 
-    # Inside ------------------------------------------------------------------------------------
+    # Inside.
 
     def _stream(self, name: str, *, max_age: float = 0.0, max_bytes: int | None = 0) -> Stream:
         sizes = self.sizes

@@ -50,7 +50,7 @@ class Durable:
     _pumping: bool = False
     _watching: bool = False
 
-    # What deliveries ask ---------------------------------------------------------------------
+    # What deliveries ask.
 
     @property
     def now(self) -> float:
@@ -89,7 +89,7 @@ class Durable:
 
         self.timers.at(self.now + delay, due)
 
-    # What consumers ask ----------------------------------------------------------------------
+    # What consumers ask.
 
     def attach(self, consumer: MemoryConsumer) -> None:
         """Let a consumer share the work."""
@@ -119,7 +119,7 @@ class Durable:
         if self.spec.ordered and self.consumers:
             self.consumers[0].looked()
 
-    # What an operator asks -------------------------------------------------------------------
+    # What an operator asks.
 
     def pause(self, until: datetime) -> None:
         """Hand out nothing until a time; what is in hand stays."""
@@ -163,7 +163,7 @@ class Durable:
             active=self.active,
         )
 
-    # Inside ----------------------------------------------------------------------------------
+    # Inside.
 
     def _counts(self, delivery: MemoryDelivery) -> bool:
         """Tell whether a delivery is the one that counts for its message."""
