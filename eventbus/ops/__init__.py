@@ -1,1 +1,1 @@
-"""What an operator does, as functions; the command line and the console call these."""
+"""What an operator does, as functions that the command line calls."""
