@@ -1,6 +1,6 @@
 """What some drivers do besides: run listeners at once, store in bulk, keep states."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Protocol, runtime_checkable
 
 from typing_extensions import TypeIs
@@ -28,7 +28,7 @@ class Local(Protocol):
     Both return what the listener raised, and raise nothing but for cancellation.
     """
 
-    async def handle(self, envelope: Envelope) -> Exception | None:
+    def handle(self, envelope: Envelope) -> Coroutine[object, object, Exception | None]:
         """Run it on an event that was emitted in this process."""
         ...
 
