@@ -151,7 +151,9 @@ class Batch:
 
 
 def _fits(row: Row) -> bool:
-    return row.publish_at is None and _OURS.fullmatch(row.message.id or "") is not None
+    if row.publish_at is not None or row.message.headers.get(h.KIND) == "state":
+        return False  # it is kept beside the stream as well
+    return _OURS.fullmatch(row.message.id or "") is not None
 
 
 def _id(row: Row) -> str:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_sessi
 from sqlalchemy.ext.asyncio import async_sessionmaker as maker
 from sqlalchemy.orm import Session
 
-from eventbus import EventService
+from eventbus import EventService, StateEvent
 from eventbus.clock import SystemClock
 from eventbus.embedded import NatsServer
 from eventbus.errors import StoreError
@@ -292,3 +292,40 @@ async def test_a_fake_records_what_a_transaction_emits_once_that_commits(
 
     assert early == [paid(2)]
     assert [one.event for one in fake.emitted()] == [paid(2), paid(1)]
+
+
+class BalanceChanged(StateEvent, name="balance.changed", key="account"):
+    account: str
+    amount: int
+
+
+@pytest.mark.parametrize("count", [2, 100], ids=["one by one", "in bulk"])
+async def test_of_states_in_transactions_the_last_that_is_committed_is_kept(
+    engine: AsyncEngine, events: EventService, count: int
+) -> None:
+    async def change(*amounts: int) -> None:
+        async with session_of(engine) as session, session.begin(), events.transaction(session):
+            for amount in amounts:
+                await events.emit(BalanceChanged(account="a", amount=amount))
+            if amounts[-1] < 0:
+                raise ZeroDivisionError
+
+    await change(*range(1, count + 1))
+    with pytest.raises(ZeroDivisionError):
+        await change(-1)
+
+    await settled(engine)
+    assert await events.state(BalanceChanged, "a") == BalanceChanged(account="a", amount=count)
+
+
+async def test_a_state_that_is_deleted_in_a_transaction_goes_with_its_commit(
+    engine: AsyncEngine, events: EventService
+) -> None:
+    await events.emit(BalanceChanged(account="a", amount=1))
+    async with session_of(engine) as session, session.begin(), events.transaction(session):
+        await events.delete_state(BalanceChanged, "a")
+        early = await events.state(BalanceChanged, "a")
+
+    await settled(engine)
+    assert early is not None
+    assert await events.state(BalanceChanged, "a") is None

@@ -20,8 +20,8 @@ __all__ = ("KeptStates",)
 
 SEQUENCE = "Eventbus-State-Seq"
 """On a kept state: its sequence in the stream of events."""
-TRIES = 20
-"""Each time another writer of the key was faster, so many of them at once are unlikely."""
+TRIES = 500
+"""Each time another writer of the key was faster, and is done; so many at once are unlikely."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventbus import Context, EventService, Retry
 from eventbus.settings import Settings
+from eventbus.stores.sql import outbox as sql_outbox
 from eventbus.stores.sql.engine import create_tables, opened, reading
 from eventbus.stores.sql.tables import outbox
 from tests.faults.harness.ground import ApiRefusedError, Ground
@@ -30,7 +31,7 @@ from tests.waiting import comes_true, eventually
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
-__all__ = ("Bank", "bookings", "service")
+__all__ = ("Bank", "bookings", "in_order", "service")
 
 _metadata = MetaData()
 bookings = Table("bookings", _metadata, Column("mark", String(64), primary_key=True))
@@ -93,14 +94,17 @@ class Bank:
 
     engine: AsyncEngine
 
-    async def writer(self) -> int:
-        """Start a process that books and emits, as fast as it can; return its number."""
+    async def writer(self, pause: float = 0.0) -> int:
+        """Start a process that books and emits, pausing in between; return its number."""
         self._threads += 1
-        return await self._fork("writer", f"w{self._threads}")
+        return await self._fork("writer", f"w{self._threads}", pause)
 
-    async def relay(self) -> int:
-        """Start a process that relays; return its number."""
-        return await self._fork("relay", "")
+    async def relay(self, frozen: float = 0.0) -> int:
+        """Start a process that relays; return its number.
+
+        PostgreSQL takes its claim from it when it has been frozen for so long.
+        """
+        return await self._fork("relay", "", frozen)
 
     async def listener(self) -> int:
         """Start a process whose listener has an effect for each step; return its number."""
@@ -111,8 +115,8 @@ class Bank:
         async with reading(self.engine).connect() as connection:
             return sorted(await connection.scalars(select(effects.c.mark)))
 
-    async def _fork(self, role: str, thread: str) -> int:
-        order = json.dumps([role, *self._given, thread, str(self._ledger)])
+    async def _fork(self, role: str, thread: str, seconds: float = 0.0) -> int:
+        order = json.dumps([role, *self._given, thread, seconds, str(self._ledger)])
         return await asyncio.to_thread(self._ask, order)
 
     def _ask(self, order: str) -> int:
@@ -162,6 +166,43 @@ class Bank:
         """Wait until so much more is committed."""
         wanted = len(await self.committed()) + more
         await self._until(self._has(wanted), f"{more} more bookings")
+
+    async def stored(self) -> list[str]:
+        """Return the marks of what is stored, in the order of the stream."""
+        return [one.mark for one in await self._ground.stored()]
+
+    async def settled(self) -> tuple[list[str], list[str]]:
+        """Return what is committed and what is stored, once nothing is on its way there."""
+
+        async def same() -> bool:
+            # A commit may arrive after its writer has died.
+            await self.relayed()
+            return len(await self.committed()) == len(await self.stored())
+
+        await eventually(same, PATIENCE)
+        return await self.committed(), await self.stored()
+
+    async def takes(self, more: int = 1) -> None:
+        """Wait until so much more has its effect."""
+        wanted = len(await self.effects()) + more
+
+        async def has() -> bool:
+            return len(await self.effects()) >= wanted
+
+        await self._until(has, f"{more} more effects")
+
+    async def begins(self, process: int) -> None:
+        """Wait until a listener begins with an event."""
+        begun = self._begun_in(process)
+
+        async def more() -> bool:
+            return self._begun_in(process) > begun
+
+        await self._until(more, f"run in process {process}")
+
+    def _begun_in(self, process: int) -> int:
+        self._told.refresh()
+        return sum(one.process == process for one in self._told.of(What.BEGUN))
 
     async def handled(self, marks: "Collection[str]") -> None:
         """Wait until each of them has an effect, and nothing is on its way to the listener.
@@ -228,11 +269,23 @@ class Bank:
         self._log.close()
 
 
-async def _write(events: EventService, thread: str) -> None:
+def in_order(marks: list[str]) -> bool:
+    """Tell whether the numbers of each thread only rise."""
+    reached: dict[str, int] = {}
+    for mark in marks:
+        thread, _, number = mark.partition(":")
+        if int(number) <= reached.get(thread, 0):
+            return False
+        reached[thread] = int(number)
+    return True
+
+
+async def _write(events: EventService, thread: str, pause: float) -> None:
     number = 0
     async with events, opened(events.settings.store_url) as engine:
         while True:
             number += 1
+            await asyncio.sleep(pause)
             step = StepTaken(thread=thread, number=number)
             async with engine.begin() as connection, events.transaction(connection):
                 await connection.execute(insert(bookings), {"mark": step.mark})
@@ -256,12 +309,16 @@ def _listener(server: str, database: str, ledger: FileLedger) -> EventService:
     return events
 
 
-def _become(role: str, server: str, database: str, thread: str, ledger: str) -> None:
+def _become(
+    role: str, server: str, database: str, thread: str, seconds: float, ledger: str
+) -> None:
     if role == "writer":
-        asyncio.run(_write(service(server, database, relay=False), thread))
+        asyncio.run(_write(service(server, database, relay=False), thread, seconds))
     elif role == "listener":
         asyncio.run(_listener(server, database, FileLedger(Path(ledger))).run())
     else:
+        if seconds:
+            sql_outbox.FROZEN = f"{seconds:g}s"
         asyncio.run(service(server, database, relay=True).run())
 
 
