@@ -1,7 +1,7 @@
 """One listener on an event of this process, at once: the chain, the context, the signals."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Awaitable, Iterable
 from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -57,13 +57,13 @@ class ImmediateListener:
         only = layers[0] if len(layers) == 1 else None
         self._bare = only if isinstance(only, Timeout) and not subscription.takes_context else None
 
-    def handle(self, envelope: Envelope) -> Coroutine[object, object, Exception | None]:
+    async def handle(self, envelope: Envelope) -> Exception | None:
         """Run it on an event that was emitted in this process."""
         if self._takes(envelope) and _is_fixed(envelope.event):
             run = self._run if self._subscription.after_commit else self._run_now
-            return run(envelope)
+            return await run(envelope)
         subject = self._wiring.subjects.event(envelope.name)
-        return self.receive(codec.encode(envelope, subject))
+        return await self.receive(codec.encode(envelope, subject))
 
     async def receive(self, message: Message) -> Exception | None:
         """Run it on an event that comes as a message."""
