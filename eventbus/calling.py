@@ -10,7 +10,7 @@ from eventbus.envelope import Envelope, Message
 from eventbus.errors import UpcastError
 from eventbus.kinds import StateDeleted
 from eventbus.middleware.base import Context
-from eventbus.owner import go_on, has_cancelled_itself
+from eventbus.owner import error_of, go_on, has_cancelled_itself, is_cancelled
 from eventbus.registry import Registry
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import FailedHookRaised, Observer
@@ -80,15 +80,13 @@ def failure_of(raised: Exception | asyncio.CancelledError, listener: str) -> Exc
         CancelledError: The task was cancelled from outside; what it raises on its way out isn't a
             failure.
     """
-    if _cancelled_from_outside():
+    if is_cancelled():
         if isinstance(raised, asyncio.CancelledError):
             raise raised
         raise asyncio.CancelledError from raised
     if isinstance(raised, Exception):
         return raised
-    error = RuntimeError(f"listener '{listener}' was cancelled by its own code")
-    error.__cause__ = raised
-    return error
+    return error_of(raised, listener)
 
 
 async def tell_failed(
@@ -107,8 +105,3 @@ async def tell_failed(
         raised = await raised_by(call(), one.listener)
     if raised is not None:
         observe(FailedHookRaised(context.name, context.id, one.service, one.listener, raised))
-
-
-def _cancelled_from_outside() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

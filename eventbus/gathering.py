@@ -14,6 +14,7 @@ from eventbus.errors import ListenerTimeoutError, Postpone
 from eventbus.event import Event
 from eventbus.ids import derived_id
 from eventbus.middleware.base import Context
+from eventbus.owner import error_of, go_on, is_cancelled
 
 __all__ = ("Gathering",)
 
@@ -151,6 +152,11 @@ class Gathering:
             return exc
         except Exception as exc:  # noqa: BLE001 - raised again in the task of each event
             return exc
+        except asyncio.CancelledError as exc:
+            if is_cancelled():
+                raise
+            await go_on()
+            return error_of(exc, contexts[0].listener)
         return None
 
     def _scope(self, contexts: tuple[Context, ...]) -> Scope:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Set as AbstractSet
 
-__all__ = ("Owner", "go_on", "has_cancelled_itself")
+__all__ = ("Owner", "error_of", "go_on", "has_cancelled_itself", "is_cancelled")
 
 
 class Owner:
@@ -36,6 +36,19 @@ def has_cancelled_itself() -> bool:
     if task is None or not task.cancelling():
         return False
     return any(one.owns(task) for one in tuple(_owners))  # a copy: other threads have loops too
+
+
+def is_cancelled() -> bool:
+    """Tell whether this task is cancelled from outside, and has to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0 and not has_cancelled_itself()
+
+
+def error_of(cancelled: asyncio.CancelledError, listener: str) -> Exception:
+    """Return the failure of a listener whose own code has cancelled it, or what it awaits."""
+    error = RuntimeError(f"listener '{listener}' was cancelled by its own code")
+    error.__cause__ = cancelled
+    return error
 
 
 async def go_on() -> None:

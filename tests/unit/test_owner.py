@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eventbus import Event, EventService, Retry, Settings
+from eventbus import Batch, Event, EventService, Retry, Settings
 from eventbus.delivery import Outcome
 from eventbus.drivers.memory import MemoryBroker, MemoryDriver
 from eventbus.telemetry.signals import Happened, Returned, Settled
@@ -85,6 +85,29 @@ async def test_a_listener_that_cancels_itself_has_failed_and_the_others_go_on(
     assert sorted(bench.outcomes()) == sorted(expected)
     assert not any(isinstance(one, Returned) for one in bench.ended)
     assert len(bench.broker.dead_letters()) == 1
+
+
+async def and_awaits_what_it_has_cancelled() -> None:
+    inner = asyncio.get_running_loop().create_future()
+    inner.cancel()
+    await inner
+
+
+@pytest.mark.parametrize("does", [and_waits, and_awaits_what_it_has_cancelled])
+async def test_a_batch_that_cancels_itself_has_failed_for_all_of_its_events(
+    does: Callable[[], Awaitable[None]],
+) -> None:
+    bench = Bench()
+    runs: list[int] = []
+
+    async def listener(events: list[TaskAdded]) -> None:
+        runs.append(len(events))
+        await does()
+
+    await bench.run(listener, batch=Batch(max=2, max_wait=0.1))
+
+    assert runs == [2, 2, 2]
+    assert bench.outcomes() == [Outcome.RETRY] * 4 + [Outcome.DEAD] * 2
 
 
 async def test_its_error_says_what_it_did() -> None:
