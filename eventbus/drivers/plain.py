@@ -12,15 +12,14 @@ from eventbus.drivers.base import (
     Consumer,
     ConsumerSpec,
     Deliver,
-    DriverSignal,
     Features,
     InOrder,
-    Notify,
     Receipt,
     Status,
 )
 from eventbus.drivers.room import DurableState, Room
 from eventbus.drivers.schedules import Schedules
+from eventbus.drivers.watched import Watched
 from eventbus.envelope import Message
 from eventbus.errors import UnsupportedError
 from eventbus.limits import LimitLog, LocalLimits
@@ -48,7 +47,7 @@ class LocalAttempts:
         self._histories.pop(place, None)
 
 
-class PlainDriver:
+class PlainDriver(Watched):
     """Refuses everything that a driver may lack, and is ready for nothing else.
 
     A driver of your own inherits it, says its `features`, and overrides what they stand for: at
@@ -57,12 +56,12 @@ class PlainDriver:
     """
 
     def __init__(self, name: str, features: Features) -> None:
+        super().__init__()
         self._name = name
         self._features = features
         self._attempts = LocalAttempts()
         self._limits = LocalLimits(SystemClock())
         self._asking = LocalAsking()
-        self._watchers: list[Notify] = []
 
     @property
     def name(self) -> str:
@@ -103,15 +102,6 @@ class PlainDriver:
     def room(self) -> Room | None:
         """None: nobody has to make room."""
         return None
-
-    def watch(self, notify: Notify) -> None:
-        """Tell ``notify`` of every later signal."""
-        self._watchers.append(notify)
-
-    def notify(self, signal: DriverSignal) -> None:
-        """Tell all that watch."""
-        for notify in self._watchers:
-            notify(signal)
 
     async def __aenter__(self) -> Self:
         """Be ready at once."""

@@ -24,10 +24,8 @@ from eventbus.drivers.base import (
     Consumer,
     ConsumerSpec,
     Deliver,
-    DriverSignal,
     Features,
     InOrder,
-    Notify,
     Receipt,
     Status,
 )
@@ -56,6 +54,7 @@ from eventbus.drivers.jetstream.streams import NOT_ASKED
 from eventbus.drivers.jetstream.topology import Topology
 from eventbus.drivers.room import DurableState, Room
 from eventbus.drivers.schedules import Schedules
+from eventbus.drivers.watched import Watched
 from eventbus.envelope import Message
 from eventbus.errors import (
     BackpressureError,
@@ -70,11 +69,12 @@ from eventbus.settings import Settings
 
 __all__ = ("JetStreamDriver",)
 
+_GONE = (codes.CONSUMER_NOT_FOUND, codes.STREAM_NOT_FOUND)
 REMOVAL = 1.0
 """Seconds that the deletion of a durable may take: a stop waits for it."""
 
 
-class JetStreamDriver:
+class JetStreamDriver(Watched):
     """Events on NATS JetStream.
 
     At least once: an event is acknowledged to the emitter once the stream has it, and delivered
@@ -83,17 +83,17 @@ class JetStreamDriver:
     """
 
     def __init__(self, settings: Settings, *, service: str) -> None:
+        super().__init__()
         self._settings = settings
         self._subjects = settings.subjects
         self._service = service
         self._server = NOT_ASKED
-        self._watchers: list[Notify] = []
         self._tasks = asyncio.TaskGroup()
         self._consumers: dict[str, PullConsumer] = {}
         self._keeper: asyncio.Task[None] | None = None
-        self._connection = Connection(settings, service, self._notify)
+        self._connection = Connection(settings, service, self.notify)
         self._api = Api(self._connection.request)
-        self._topology = Topology(self._api, settings, self._notify)
+        self._topology = Topology(self._api, settings, self.notify)
         self._publisher = Publisher(self._connection, self._api, settings)
         self._asking = CoreAsking(self._connection, self._tasks.create_task)
         bucket = Bucket(self._api, settings.subjects.attempts_bucket)
@@ -182,10 +182,6 @@ class JetStreamDriver:
     def room(self) -> Room | None:
         """What a janitor works on; None where we may not change what is on the server."""
         return self._room if self._settings.provision == "auto" else None
-
-    def watch(self, notify: Notify) -> None:
-        """Tell ``notify`` of every later signal; call it before entering."""
-        self._watchers.append(notify)
 
     async def __aenter__(self) -> Self:
         """Connect, and check or create the streams; see `eventbus.drivers.base.Driver`."""
@@ -303,17 +299,16 @@ class JetStreamDriver:
 
     async def consume(self, consumer: ConsumerSpec, deliver: Deliver) -> Consumer:
         """Start a consumer whose durable is provisioned; the driver owns its tasks."""
-        started = PullConsumer(consumer, deliver, self._outside())
-        started.start(self._tasks)
-        self._consumers[consumer.durable] = started
-        return started
+        return self._started(consumer.durable, PullConsumer(consumer, deliver, self._outside()))
 
     async def consume_in_order(self, consumer: ConsumerSpec, taker: InOrder) -> Consumer:
         """Start an ordered consumer; it delivers while this is the one process that works it."""
-        started = PinnedConsumer(consumer, taker, self._outside())
-        started.start(self._tasks)
-        self._consumers[consumer.durable] = started
-        return started
+        return self._started(consumer.durable, PinnedConsumer(consumer, taker, self._outside()))
+
+    def _started(self, durable: str, consumer: PullConsumer) -> Consumer:
+        consumer.start(self._tasks)
+        self._consumers[durable] = consumer
+        return consumer
 
     async def remove(self, consumer: ConsumerSpec) -> None:
         """Delete a durable that isn't worked any more.
@@ -327,7 +322,7 @@ class JetStreamDriver:
             try:
                 await self._api.call(verb, timeout=REMOVAL)
             except ApiError as exc:
-                if exc.err_code not in (codes.CONSUMER_NOT_FOUND, codes.STREAM_NOT_FOUND):
+                if exc.err_code not in _GONE:
                     raise
 
     async def measure(self, durable: str) -> DurableState | None:
@@ -341,7 +336,7 @@ class JetStreamDriver:
                 verb = f"CONSUMER.INFO.{self._settings.subjects.stream}.{durable}"
                 return state_of(await self._api.call(verb))
             except ApiError as exc:
-                if exc.err_code in (codes.CONSUMER_NOT_FOUND, codes.STREAM_NOT_FOUND):
+                if exc.err_code in _GONE:
                     return None
                 raise
 
@@ -367,15 +362,11 @@ class JetStreamDriver:
             connection=self._connection,
             api=self._api,
             topology=self._topology,
-            notify=self._notify,
+            notify=self.notify,
             stream=settings.subjects.stream,
             lease=Lease(self._connection, 0.0, settings.emit_timeout, settings.publish_timeout),
             recreates=settings.provision == "auto",
         )
-
-    def _notify(self, signal: DriverSignal) -> None:
-        for notify in self._watchers:
-            notify(signal)
 
     async def _patiently(self, step: Callable[[], Awaitable[object]]) -> None:
         """Take a step of the start again while the server can't be asked."""

@@ -15,10 +15,8 @@ from eventbus.drivers.base import (
     Consumer,
     ConsumerSpec,
     Deliver,
-    DriverSignal,
     Features,
     InOrder,
-    Notify,
     Receipt,
     Status,
     TopologyChanged,
@@ -32,6 +30,7 @@ from eventbus.drivers.memory.stream import DRIVER
 from eventbus.drivers.room import DurableState, Room
 from eventbus.drivers.schedules import Schedules
 from eventbus.drivers.timers import Alarm
+from eventbus.drivers.watched import Watched
 from eventbus.envelope import Message
 from eventbus.errors import NotConnectedError
 from eventbus.limits import LimitLog
@@ -46,7 +45,7 @@ _ORPHAN = (
 _CLOSED = "the memory driver isn't open; start its service"
 
 
-class MemoryDriver:
+class MemoryDriver(Watched):
     """Events in this process, at least once, as on JetStream; they are gone when it ends.
 
     One driver serves one service. Services that are to get each other's events share a broker::
@@ -61,7 +60,7 @@ class MemoryDriver:
 
     def __init__(self, broker: MemoryBroker | None = None) -> None:
         self.broker = broker or MemoryBroker()
-        self._watchers: list[Notify] = []
+        super().__init__()
         self._tasks: asyncio.TaskGroup | None = None
         self._alarm: Alarm | None = None
         self._consumers: list[MemoryConsumer] = []
@@ -108,16 +107,12 @@ class MemoryDriver:
         """What a janitor works on."""
         return self._room
 
-    def watch(self, notify: Notify) -> None:
-        """Tell ``notify`` of every later signal."""
-        self._watchers.append(notify)
-
     async def __aenter__(self) -> Self:
         """Begin to move the broker by its clock."""
         self._tasks = await asyncio.TaskGroup().__aenter__()
         self._alarm = Alarm(self.broker.timers, self._tasks)
         self._alarm.begin()
-        self._notify(Connected(DRIVER, "", again=False))
+        self.notify(Connected(DRIVER, "", again=False))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -142,7 +137,7 @@ class MemoryDriver:
         for spec in sorted(consumers, key=lambda one: not one.beside):
             change = self.broker.provision(spec)
             if change:
-                self._notify(TopologyChanged(spec.durable, change))
+                self.notify(TopologyChanged(spec.durable, change))
 
     async def report_orphans(self, declared: Sequence[ConsumerSpec]) -> None:
         """Tell by signal of each durable of this service that nobody declares any more."""
@@ -151,7 +146,7 @@ class MemoryDriver:
         for name, durable in sorted(self.broker.durables.items()):
             ours = durable.spec.service in services and durable.spec.kept is None
             if ours and name not in known:
-                self._notify(TopologyChanged(name, _ORPHAN))
+                self.notify(TopologyChanged(name, _ORPHAN))
 
     async def publish(self, message: Message, *, headroom: int = HEADROOM) -> Receipt:
         """Store a message.
@@ -247,7 +242,3 @@ class MemoryDriver:
     def _check_open(self) -> None:
         if self._tasks is None:
             raise NotConnectedError(_CLOSED)
-
-    def _notify(self, signal: DriverSignal) -> None:
-        for notify in self._watchers:
-            notify(signal)
