@@ -260,7 +260,7 @@ class Dispatcher:
             return Return(wait, park=wait > DELAY_IN_PLACE)
         run.verdict = run.verdict.running(self._wiring.clock.now())
         given_up = self._judge.given_up(run, envelope)
-        if given_up is not None:
+        if given_up is not None and await self._judge.is_certain(given_up, envelope):
             return given_up
         if run.verdict.suspect:
             # One at a time until it is settled: if the process dies meanwhile, it was this one.

@@ -6,7 +6,7 @@ from eventbus import headers as h
 from eventbus.calling import read_for
 from eventbus.delivery import Ack, DeadLetter, Decision, Drop, Nak, Reason
 from eventbus.envelope import Envelope
-from eventbus.errors import CodecError, SchemaError, Signal, UnknownEventError
+from eventbus.errors import CodecError, DriverError, SchemaError, Signal, UnknownEventError
 from eventbus.retry import Retry
 from eventbus.settlement import Run
 from eventbus.subscription import Subscription
@@ -63,12 +63,28 @@ class Judge:
 
     def given_up(self, run: Run, envelope: Envelope) -> DeadLetter | None:
         """Return why an event isn't run at all any more; None where it is."""
-        verdict, now = run.verdict, self._wiring.clock.now()
+        verdict = run.verdict
         if verdict.attempt > self._retry.attempts or (verdict.suspect and self._is_over(run)):
             return DeadLetter(Reason.CRASH, f"no outcome after {verdict.attempt - 1} attempts")
-        if envelope.expires is not None and now >= envelope.expires:
-            return DeadLetter(Reason.EXPIRED, f"expired at {h.render_time(envelope.expires)}")
-        return None
+        if envelope.expires is None:
+            return None
+        # Where our clock is behind, it hasn't been earlier than when the server stored it.
+        now = max(self._wiring.clock.now(), run.delivery.stored_at)
+        if now < envelope.expires:
+            return None
+        return DeadLetter(Reason.EXPIRED, f"expired at {h.render_time(envelope.expires)}")
+
+    async def is_certain(self, letter: DeadLetter, envelope: Envelope) -> bool:
+        """Ask the server's clock before an event has expired: ours may be wrong."""
+        driver, expires = self._wiring.driver, envelope.expires
+        if letter.reason is not Reason.EXPIRED or expires is None:
+            return True
+        if not driver.features.schedules:
+            return True
+        try:
+            return await driver.schedules.now() >= expires
+        except DriverError:
+            return True  # nobody else can say; a dead letter isn't lost
 
     def judged(self, run: Run, envelope: Envelope) -> Decision:
         """Return what becomes of an event after its run."""

@@ -30,6 +30,7 @@ __all__ = ("CANT_APPLY", "NaiveService")
 
 _NO_VERSIONS = "a naive bus has no versions"
 _NO_OUTBOX = "a naive bus has no outbox"
+_NO_TIMES = "a naive bus has neither expiry nor schedules"
 _NO_BATCHES = "a naive bus has no batches"
 CANT_APPLY: Mapping[str, str] = {
     "test_f02_what_left_the_outbox_survives_a_power_cut": _NO_OUTBOX,
@@ -37,6 +38,8 @@ CANT_APPLY: Mapping[str, str] = {
     "test_f04_what_was_committed_is_stored_exactly_whoever_dies": _NO_OUTBOX,
     "test_f04_the_server_dies_under_writers_and_relays": _NO_OUTBOX,
     "test_f12_what_is_committed_goes_while_the_clock_jumps": _NO_OUTBOX,
+    "test_f12_what_a_worker_s_wrong_clock_says_is_over_is_handled_all_the_same": _NO_TIMES,
+    "test_f12_what_has_a_time_comes_by_the_server_s_clock_whatever_the_emitter_s_says": _NO_TIMES,
     "test_f22_an_event_that_is_published_again_is_dropped_within_the_window": _NO_OUTBOX,
     "test_f23_what_fits_is_handled_and_what_does_not_becomes_a_letter_with_both_versions": (
         _NO_VERSIONS

@@ -1,16 +1,20 @@
-"""F12: the wall clock jumps by an hour, forth and back, under a relay."""
+"""F12: the wall clock is an hour wrong, or jumps, in a relay, an emitter or a worker."""
 
 import itertools
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from eventbus import EventService
-from eventbus.clock import SystemClock
+from eventbus import Context, Event, EventService, Retry
+from eventbus.clock import Clock, SystemClock
+from eventbus.delivery import Outcome, Reason
 from eventbus.embedded import NatsServer
+from eventbus.settings import Settings
 from eventbus.telemetry.outbox import OutboxMeasured, Relayed
+from eventbus.telemetry.signals import Settled
 from tests.faults.harness.bank import Bank, service
 from tests.faults.harness.ground import Ground
 from tests.faults.harness.step import StepTaken
@@ -60,3 +64,102 @@ async def test_f12_what_is_committed_goes_while_the_clock_jumps(
     assert len(relayed) == 60
     assert all(one.waited >= 0 for one in relayed)
     assert all(one.oldest >= 0 for one in told if isinstance(one, OutboxMeasured))
+
+
+class CodeSent(Event, name="code.sent"):
+    """Something that may expire."""
+
+    number: int
+
+
+class WrongClock(SystemClock):
+    """A clock that is set wrongly."""
+
+    def __init__(self, hours: float) -> None:
+        self._wrong = timedelta(hours=hours)
+
+    def now(self) -> datetime:
+        """Return a time that is hours off."""
+        return super().now() + self._wrong
+
+
+CLOCKS: Mapping[str, Callable[[], Clock]] = {
+    "ahead": lambda: WrongClock(1),
+    "behind": lambda: WrongClock(-1),
+    "jumping": JumpingClock,
+}
+
+
+@pytest.fixture(params=CLOCKS)
+def clock(request: pytest.FixtureRequest) -> Clock:
+    """Give a clock that can't be trusted."""
+    return CLOCKS[request.param]()
+
+
+def settings(server: NatsServer) -> Settings:
+    return Settings(nats_url=server.url, max_bytes=2**26, grace=5)
+
+
+async def test_f12_what_a_worker_s_wrong_clock_says_is_over_is_handled_all_the_same(
+    nats_server: NatsServer, clock: Clock
+) -> None:
+    told: list[Happened] = []
+    got: list[tuple[int, int, datetime]] = []
+    worker = EventService(
+        "worker", settings=settings(nats_server), clock=clock, observers=[told.append]
+    )
+    emitter = EventService("emitter", settings=settings(nats_server))
+
+    @worker.subscribe(CodeSent, retry=Retry(attempts=3, start=0.1, jitter="none"), ack_wait=2)
+    async def take(event: CodeSent, context: Context) -> None:
+        got.append((event.number, context.attempt, context.time))
+        if context.attempt == 1:
+            raise ValueError
+
+    async def settled() -> bool:
+        ended = [one.outcome for one in told if isinstance(one, Settled)]
+        return ended.count(Outcome.OK) == 20 and Outcome.DEAD in ended
+
+    async with worker, emitter:
+        before = SystemClock().now()
+        past = before - timedelta(minutes=30)
+        await emitter.emit(CodeSent(number=-1), expires=past)
+        for number in range(20):
+            await emitter.emit(CodeSent(number=number), expires="10m")
+        await eventually(settled, 60)
+        after = SystemClock().now()
+
+    assert sorted((number, attempt) for number, attempt, _ in got) == [
+        (number, attempt) for number in range(20) for attempt in (1, 2)
+    ]
+    assert all(before <= time <= after for _, _, time in got)
+    (dead,) = [one for one in told if isinstance(one, Settled) and one.outcome is Outcome.DEAD]
+    assert dead.reason is Reason.EXPIRED
+
+
+async def test_f12_what_has_a_time_comes_by_the_server_s_clock_whatever_the_emitter_s_says(
+    nats_server: NatsServer, clock: Clock
+) -> None:
+    came: list[tuple[int, datetime]] = []
+    emitter = EventService("emitter", settings=settings(nats_server), clock=clock)
+    listener = EventService("listener", settings=settings(nats_server))
+
+    @listener.subscribe(CodeSent)
+    async def take(event: CodeSent) -> None:
+        came.append((event.number, SystemClock().now()))
+
+    async def all_came() -> bool:
+        return len(came) >= 3
+
+    async with listener, emitter:
+        at = SystemClock().now() + timedelta(seconds=2)
+        await emitter.emit(CodeSent(number=1), at=at)
+        moved = await emitter.emit(CodeSent(number=2), at=at + timedelta(hours=5))
+        gone = await emitter.emit(CodeSent(number=3), at=at + timedelta(seconds=0.1))
+        await emitter.emit(CodeSent(number=4), at=at + timedelta(seconds=1))
+        await emitter.reschedule(moved.scheduled, at=at)
+        assert await emitter.cancel(gone.scheduled)
+        await eventually(all_came, 60)
+
+    assert sorted(number for number, _ in came) == [1, 2, 4]
+    assert all(time >= at for _, time in came)
