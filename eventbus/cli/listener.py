@@ -1,10 +1,11 @@
-"""``eventbus listener list``, ``pause`` and ``resume``."""
+"""``eventbus listener list``, ``pause``, ``resume`` and ``replay``."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eventbus.cli import console
+from eventbus.cli.replay import replay
 from eventbus.cli.session import Json, ask
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ __all__ = ("list_listeners", "listener", "pause", "resume")
 
 listener = typer.Typer(
     no_args_is_help=True,
-    help="Look at the listeners on the server, and pause them in all processes.",
+    help="Look at the listeners on the server, pause them in all processes, and replay to one.",
 )
+listener.command()(replay)
 
 _Service = Annotated[str, typer.Argument(metavar="SERVICE", help="As list shows it.")]
 _Listener = Annotated[str, typer.Argument(metavar="LISTENER", help="As list shows it.")]

@@ -58,6 +58,44 @@ def test_a_running_listener_is_paused_and_goes_on(
     running.line("packing o-1")
 
 
+ATOMIC = """
+from eventbus import Context, EventService
+from schemas.order import OrderPacked, OrderPlaced
+
+events = EventService("mill")
+
+
+@events.subscribe(OrderPlaced, atomic=True, start="all")
+async def grind(event: OrderPlaced, context: Context) -> None:
+    print("grinding", event.order_id, context.is_replay, flush=True)
+    await context.emit(OrderPacked(order_id=event.order_id))
+"""
+
+
+def test_a_listener_is_replayed_and_passes_marks_only_when_it_is_told_to(
+    shop: Path, server: dict[str, str]
+) -> None:
+    (shop / "services" / "mill.py").write_text(ATOMIC)
+
+    def replayed(*options: str) -> tuple[int, str, str]:
+        """Return the code, the output and the errors."""
+        place = ("services.mill:events", "grind", "--from", *options)
+        done = cli("listener", "replay", *place, cwd=shop, **server)
+        return done.returncode, done.stdout, done.stderr
+
+    with started("run", "services.mill:events", cwd=shop, settings=server) as process:
+        process.line("service.started")
+        emit(shop, server, "o-1")
+        process.line("grinding o-1 False")
+    marked = replayed("all")
+    past = replayed("1", "--again", "--json")
+
+    assert marked[0] == past[0] == 0, (marked, past)
+    assert marked[1] == "grind was handed 1 event again\n"
+    assert past[1].startswith("grinding o-1 True\n")
+    assert json.loads(past[1].partition("\n")[2]) == {"listener": "grind", "replayed": 1}
+
+
 def test_a_pause_without_an_end_says_so(
     running: Running, shop: Path, server: dict[str, str]
 ) -> None:

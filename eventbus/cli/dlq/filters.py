@@ -2,17 +2,14 @@
 
 import inspect
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eventbus.clock import SystemClock
+from eventbus.cli.moments import moment
 from eventbus.delivery import Reason
-from eventbus.duration import seconds
 from eventbus.errors import SubjectError
-from eventbus.headers import parse_time
 from eventbus.subject import check_pattern
 
 if TYPE_CHECKING:
@@ -73,8 +70,8 @@ def _where(  # noqa: PLR0913 - one for each condition
         fingerprint=fingerprint,
         key=key,
         tag=tag,
-        since=None if since is None else _moment("--since", since),
-        until=None if until is None else _moment("--until", until),
+        since=None if since is None else moment("--since", since),
+        until=None if until is None else moment("--until", until),
         redriven=redriven,
     )
 
@@ -101,15 +98,3 @@ def _pattern(event: str) -> str:
         return event if event == "unknown" else check_pattern(event)
     except SubjectError as exc:
         raise typer.BadParameter(str(exc), param_hint="--event") from exc
-
-
-def _moment(option: str, text: str) -> datetime:
-    """Return a time, or how long ago it was."""
-    try:
-        return SystemClock().now() - timedelta(seconds=seconds(text))
-    except ValueError:
-        time = parse_time(text)
-    if time is None:
-        problem = f"{text!r} is neither a time like 2026-03-01T10:00Z nor how long ago, like 2h"
-        raise typer.BadParameter(problem, param_hint=option)
-    return time.astimezone(UTC)
