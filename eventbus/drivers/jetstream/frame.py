@@ -135,8 +135,8 @@ def publish_command(
         written = lines(headers or {})
     else:
         return f"PUB {subject} {reply} {len(body)}\r\n".encode() + body + b"\r\n"
-    if id is not None:
-        written = f"{written}{MESSAGE_ID}: {id}\r\n"
-    size = len(written) + 12  # of "NATS/1.0", and the two ends of lines that aren't in it
-    start = f"HPUB {subject} {reply} {size} {size + len(body)}\r\n{_VERSION}\r\n{written}\r\n"
+    known = "" if id is None else f"{MESSAGE_ID}: {id}\r\n"
+    size = len(written) + len(known) + 12  # of "NATS/1.0", and the two ends of lines not in them
+    sizes = f"{size} {size + len(body)}"
+    start = f"HPUB {subject} {reply} {sizes}\r\n{_VERSION}\r\n{written}{known}\r\n"
     return b"%b%b\r\n" % (start.encode(), body)
