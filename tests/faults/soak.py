@@ -1,7 +1,8 @@
 """A long load with a random fault every ten seconds: is anything lost, does anything grow?
 
 ``python -m tests.faults.soak [--minutes 10] [--rate 300] [--seed N]`` starts a server, a process
-that emits and two that listen, each behind a line that can break. It prints the seed, by which the
+that emits and two that listen, each behind a line that can break, and a bank, whose bookings have
+to be committed, stored, and have their effect, each exactly once. It prints the seed, by which the
 same faults come again, and exits 1 where an invariant didn't hold.
 """
 
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eventbus.embedded import NatsServer
+from tests.faults.harness.bank import Bank, in_order
 from tests.faults.harness.history import Entry, What
 from tests.faults.harness.proxy import Proxy
 from tests.faults.harness.stage import Stage
@@ -31,8 +33,43 @@ QUIET = 6.0
 """Seconds without load before it is measured for the last time."""
 LIMITS = {"tasks": 5.0, "fds": 5.0, "rss": 25.0}
 """By how much each may have grown: tasks, file descriptors, megabytes."""
+BOOKS_EVERY = 0.05
+"""Seconds from one booking to the next."""
 WAITING = 0.02
 """Megabytes for each task there was at once: CPython gives back little of what an outage took."""
+
+
+Start = Callable[[], Awaitable[int]]
+
+
+class Clerks:
+    """A bank's processes, all but its writer: relays, and listeners with an inbox."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.bank = bank
+        self.processes: list[tuple[Start, int]] = []
+
+    async def hire(self) -> int:
+        """Start them, and the writer, whose number is returned."""
+        for start in (self.bank.relay, self.bank.listener) * 2:
+            self.processes.append((start, await start()))
+        return await self.bank.writer(pause=BOOKS_EVERY)
+
+    async def die(self, chance: random.Random) -> None:
+        """Kill one of them, and start another one in its place."""
+        start, process = self.processes.pop(chance.randrange(len(self.processes)))
+        self.bank.kill(process)
+        self.processes.append((start, await start()))
+
+    async def settle(self, writer: int) -> None:
+        """End the writer, and judge (I2): committed, stored and its effect, each exactly once."""
+        self.bank.kill(writer)
+        committed, stored = await self.bank.settled()
+        await self.bank.handled(committed)
+        assert sorted(stored) == committed, "stored isn't what was committed"
+        assert in_order(stored), "stored in another order than it was committed"
+        assert await self.bank.effects() == committed, "I2: effects aren't what was committed"
+        say(f"{len(committed)} bookings were committed, stored and had their effect, each once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +79,7 @@ class World:
     server: NatsServer
     lines: tuple[Proxy, ...]
     workers: tuple[Worker, ...]
+    clerks: Clerks
     chance: random.Random
 
     def line(self) -> Proxy:
@@ -128,7 +166,28 @@ async def worker_is_replaced(world: World) -> str:
     return "a worker was told to stop, and replaced"
 
 
+async def clerk_dies(world: World) -> str:
+    """Kill some relays and listeners of the bank."""
+    times = world.chance.randint(1, 4)
+    for _ in range(times):
+        await world.clerks.die(world.chance)
+        await asyncio.sleep(world.chance.uniform(0, 1))
+    return f"{times} relays and listeners of the bank were killed"
+
+
+async def clerk_freezes(world: World) -> str:
+    """Stop a relay or listener of the bank for longer than its lease."""
+    _, process = world.chance.choice(world.clerks.processes)
+    frozen = world.chance.uniform(1, 6)
+    world.clerks.bank.freeze(process)
+    await asyncio.sleep(frozen)
+    world.clerks.bank.thaw(process)
+    return f"a relay or listener of the bank was frozen for {frozen:.1f} s"
+
+
 FAULTS: tuple[Fault, ...] = (
+    clerk_dies,
+    clerk_freezes,
     server_dies,
     server_freezes,
     line_resets,
@@ -145,7 +204,12 @@ async def soak(*, minutes: float, rate: float, seed: int, folder: Path) -> None:
     lasts = minutes * 60
     begun = time.monotonic()
     with NatsServer(store=folder / "nats") as server:
-        async with Proxy(server.url) as emitting, Proxy(server.url) as working:
+        database = f"sqlite+aiosqlite:///{folder}/bank.db"
+        async with (
+            Proxy(server.url) as emitting,
+            Proxy(server.url) as working,
+            Bank.open(server.url, database, folder, namespace="bank") as bank,
+        ):
             stage = Stage(server.url, folder)
             try:
                 common = {"ack_wait": 5.0, "attempts": 5, "settings": {"grace": 5}}
@@ -163,8 +227,12 @@ async def soak(*, minutes: float, rate: float, seed: int, folder: Path) -> None:
                     seed=str(seed),
                 )
                 emitter.start()
-                world = World(server, (emitting, working), workers, random.Random(seed))
+                clerks = Clerks(bank)
+                writer = await clerks.hire()
+                lines = (emitting, working)
+                world = World(server, lines, workers, clerks, random.Random(seed))
                 await break_things(world, until=begun + lasts)
+                await clerks.settle(writer)
                 await finish(stage)
             finally:
                 await stage.close()

@@ -45,10 +45,11 @@ LINES = 40
 """Of the processes' log, in a message."""
 
 
-def service(server: str, database: str, *, relay: bool) -> EventService:
+def service(server: str, database: str, *, relay: bool, namespace: str = "events") -> EventService:
     """Return the service that writers and relays are."""
     settings = Settings(
         nats_url=server,
+        namespace=namespace,
         store_url=database,
         emit_timeout=15.0,
         publish_timeout=0.5,
@@ -61,8 +62,11 @@ def service(server: str, database: str, *, relay: bool) -> EventService:
 class Bank:
     """Forks writers and relays, kills them, and compares what was committed with the stream."""
 
-    def __init__(self, server: str, database: str, folder: Path) -> None:
-        self._given = (server, database)
+    def __init__(
+        self, server: str, database: str, folder: Path, namespace: str = "events"
+    ) -> None:
+        self._given = (server, database, namespace)
+        self._namespace = namespace
         self._threads = 0
         self._ground = Ground(server)
         self._ledger = folder / "bank.jsonl"
@@ -80,12 +84,14 @@ class Bank:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, server: str, database: str, folder: Path) -> "AsyncIterator[Bank]":
+    async def open(
+        cls, server: str, database: str, folder: Path, *, namespace: str = "events"
+    ) -> "AsyncIterator[Bank]":
         """Give a bank on an empty database."""
         async with opened(database) as engine:
             await create_tables(engine)
             await create_tables(engine, _metadata)
-            bank = cls(server, database, folder)
+            bank = cls(server, database, folder, namespace)
             bank.engine = engine
             try:
                 yield bank
@@ -93,6 +99,14 @@ class Bank:
                 await asyncio.to_thread(bank.close)
 
     engine: AsyncEngine
+
+    @property
+    def _steps(self) -> str:
+        return f"{self._namespace}.step.>"
+
+    @property
+    def _stream(self) -> str:
+        return self._namespace.upper()
 
     async def writer(self, pause: float = 0.0) -> int:
         """Start a process that books and emits, pausing in between; return its number."""
@@ -116,7 +130,7 @@ class Bank:
             return sorted(await connection.scalars(select(effects.c.mark)))
 
     async def _fork(self, role: str, thread: str, seconds: float = 0.0) -> int:
-        order = json.dumps([role, *self._given, thread, seconds, str(self._ledger)])
+        order = json.dumps([role, self._given, thread, seconds, str(self._ledger)])
         return await asyncio.to_thread(self._ask, order)
 
     def _ask(self, order: str) -> int:
@@ -169,7 +183,7 @@ class Bank:
 
     async def stored(self) -> list[str]:
         """Return the marks of what is stored, in the order of the stream."""
-        return [one.mark for one in await self._ground.stored()]
+        return [one.mark for one in await self._ground.stored(self._steps, self._stream)]
 
     async def settled(self) -> tuple[list[str], list[str]]:
         """Return what is committed and what is stored, once nothing is on its way there."""
@@ -213,7 +227,7 @@ class Bank:
         async def all_have_effects() -> bool:
             if not set(marks) <= set(await self.effects()):
                 return False
-            return not await self._ground.backlog(DURABLE)
+            return not await self._ground.backlog(DURABLE, self._stream)
 
         async def missing() -> str:
             left = sorted(set(marks) - set(await self.effects()))
@@ -234,7 +248,7 @@ class Bank:
         letters = [one for one in await self._ground.letters() if one.mark in marks]
         lines += [f"dead letter: {one.mark} {one.reason} {one.error}" for one in letters]
         with suppress(ApiRefusedError):
-            lines.append(f"the durable: {await self._ground.durable(DURABLE)}")
+            lines.append(f"the durable: {await self._ground.durable(DURABLE, self._stream)}")
         lines += self._log_file.read_text(errors="replace").splitlines()[-LINES:]
         return "\n".join(lines)
 
@@ -292,8 +306,7 @@ async def _write(events: EventService, thread: str, pause: float) -> None:
                 await events.emit(step)
 
 
-def _listener(server: str, database: str, ledger: FileLedger) -> EventService:
-    events = service(server, database, relay=False)
+def _listener(events: EventService, ledger: FileLedger) -> EventService:
     # Whoever is killed all the time has, by chance, the same event in hand five times in a row,
     # which then is a dead letter, as promised (reason `crash`). Here none may be given up.
     tireless = Retry(attempts=1000, start=0.1, cap=1.0)
@@ -310,16 +323,19 @@ def _listener(server: str, database: str, ledger: FileLedger) -> EventService:
 
 
 def _become(
-    role: str, server: str, database: str, thread: str, seconds: float, ledger: str
+    role: str, given: tuple[str, str, str], thread: str, seconds: float, ledger: str
 ) -> None:
-    if role == "writer":
-        asyncio.run(_write(service(server, database, relay=False), thread, seconds))
-    elif role == "listener":
-        asyncio.run(_listener(server, database, FileLedger(Path(ledger))).run())
-    else:
-        if seconds:
-            sql_outbox.FROZEN = f"{seconds:g}s"
-        asyncio.run(service(server, database, relay=True).run())
+    server, database, namespace = given
+    events = service(server, database, relay=role == "relay", namespace=namespace)
+    match role:
+        case "writer":
+            asyncio.run(_write(events, thread, seconds))
+        case "listener":
+            asyncio.run(_listener(events, FileLedger(Path(ledger))).run())
+        case _:
+            if seconds:
+                sql_outbox.FROZEN = f"{seconds:g}s"
+            asyncio.run(events.run())
 
 
 def _main() -> None:

@@ -88,9 +88,9 @@ class Ground:
         """Return what a durable is."""
         return await self.call(f"CONSUMER.INFO.{stream}.{durable}")
 
-    async def backlog(self, durable: str) -> int:
+    async def backlog(self, durable: str, stream: str = "EVENTS") -> int:
         """Return how many events a durable still has to hand out, or to see settled."""
-        info = cast("dict[str, int]", await self.durable(durable))
+        info = cast("dict[str, int]", await self.durable(durable, stream))
         return info["num_pending"] + info["num_ack_pending"]
 
     async def publish(self, subject: str, body: bytes, **headers: str) -> None:
