@@ -82,7 +82,10 @@ async def test_without_any_answer_the_mark_says_what_has_become_of_a_commit(
 
 
 async def test_a_commit_over_a_line_that_is_cut_is_stored_once(nats_server: NatsServer) -> None:
-    async with Line(nats_server) as line, driver_of(line.url, emit_timeout=30) as driver:
+    async with (
+        Line(nats_server) as line,
+        driver_of(line.url, emit_timeout=60, publish_timeout=5) as driver,
+    ):
         commits = 20
 
         async with asyncio.TaskGroup() as group:
