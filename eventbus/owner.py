@@ -13,8 +13,11 @@ class Owner:
     within everybody's reach.
     """
 
-    def __init__(self, tasks: AbstractSet[asyncio.Task[None]]) -> None:
+    def __init__(
+        self, tasks: AbstractSet[asyncio.Task[None]], group: asyncio.TaskGroup | None = None
+    ) -> None:
         self._tasks = tasks
+        self._group = group
         _owners.add(self)
 
     def owns(self, task: asyncio.Task[object]) -> bool:
@@ -24,6 +27,18 @@ class Owner:
     def may_cancel(self) -> None:
         """Say that its tasks may be cancelled from now on."""
         _owners.discard(self)
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """Take note how one of its tasks has ended; call it before another one goes on.
+
+        Where one raises, as what ends the process does, the group cancels all others, those of
+        its other owners too.
+        """
+        if task.cancelled() or task.exception() is None:
+            return
+        for one in tuple(_owners):
+            if one is self or (one._group is not None and one._group is self._group):
+                one.may_cancel()
 
 
 _owners: set[Owner] = set()

@@ -44,7 +44,7 @@ class Pump:
         self._consumer: Consumer | None = None
         self._valve: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
-        self._owner = Owner(self._running)
+        self._owner = Owner(self._running, group)
         self._flow = Flow(self._begin, self._spawn)
         self._in_hand = 0
         self._unconfirmed = 0
@@ -158,5 +158,6 @@ class Pump:
     def _spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = self._group.create_task(coroutine)
         self._running.add(task)
+        task.add_done_callback(self._owner.ended)
         task.add_done_callback(self._running.discard)
         return task

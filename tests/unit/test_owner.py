@@ -9,6 +9,7 @@ import pytest
 from eventbus import Batch, Event, EventService, Retry, Settings
 from eventbus.delivery import Outcome
 from eventbus.drivers.memory import MemoryBroker, MemoryDriver
+from eventbus.owner import Owner, has_cancelled_itself
 from eventbus.telemetry.signals import Happened, Returned, Settled
 from eventbus.testing.clock import VirtualClock
 
@@ -163,3 +164,37 @@ async def test_a_background_job_that_ends_the_service_is_no_fault_of_its_listene
         await bench.events.run()
 
     assert [type(one) for one in bench.ended] == [Returned]
+
+
+class Fatal(BaseException):
+    """What ends a process."""
+
+
+async def test_what_ends_a_process_cancels_those_beside_it_and_that_is_not_their_doing() -> None:
+    seen: list[bool] = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append(has_cancelled_itself())
+
+    async def fail() -> None:
+        raise Fatal
+
+    async def side_by_side() -> None:
+        async with asyncio.TaskGroup() as group:
+            first: set[asyncio.Task[None]] = set()
+            second: set[asyncio.Task[None]] = set()
+            owners = Owner(first, group), Owner(second, group)
+            first.add(group.create_task(wait()))
+            await asyncio.sleep(0)
+            second.add(group.create_task(fail()))
+            for owner, tasks in zip(owners, (first, second), strict=True):
+                for task in tasks:
+                    task.add_done_callback(owner.ended)
+
+    with pytest.raises(BaseExceptionGroup):
+        await side_by_side()
+
+    assert seen == [False]
