@@ -67,6 +67,7 @@ class Glance:
         "_key",
         "_scope",
         "_time",
+        "_when",
         "causation_id",
         "correlation_id",
         "id",
@@ -80,6 +81,7 @@ class Glance:
         self._delivery = delivery
         self._envelope: Envelope | None = None
         self._scope: Scope | None = None
+        self._when: datetime | None = None
         self.id: str
         """The event's id."""
         self.correlation_id: str
@@ -106,19 +108,26 @@ class Glance:
     @property
     def time(self) -> datetime:
         """When it was emitted, in UTC."""
-        return h.parse_time(self._time) or self._delivery.stored_at
+        if self._when is None:
+            self._when = h.parse_time(self._time) or self._delivery.stored_at
+        return self._when
+
+    @property
+    def key(self) -> str | None:
+        """Its ordering key."""
+        return None if self._key is None else h.unquoted(self._key)
 
     def scope(self) -> Scope:
         """Return what an emit of its listener inherits."""
         if self._scope is None:
             handled = Handled(self.id, self.plan.place)
-            self._scope = Scope(self.correlation_id, self.id, self._traced(), handled)
+            self._scope = Scope(self.correlation_id, self.id, self.traced(), handled)
         return self._scope
 
     def envelope(self) -> Envelope:
         """Return all of it."""
         if self._envelope is None:
-            plan, key = self.plan, self._key
+            plan = self.plan
             self._envelope = Envelope(
                 self.event,
                 self._delivery.body,
@@ -127,16 +136,17 @@ class Glance:
                 plan.version,
                 self.time,
                 plan.source,
-                None if key is None else h.unquoted(key),
+                self.key,
                 self.correlation_id,
                 self.causation_id,
                 plan.tags,
                 plan.kind,
-                trace=self._traced(),
+                trace=self.traced(),
             )
         return self._envelope
 
-    def _traced(self) -> Mapping[str, str]:
+    def traced(self) -> Mapping[str, str]:
+        """Return the headers of its trace."""
         return NO_TRACE if self.trace is None else {"traceparent": self.trace}
 
 

@@ -4,14 +4,14 @@ from datetime import datetime
 
 from eventbus import headers as h
 from eventbus.delivery import DeadLetter, Decision, Drop, Nak, Outcome, Park, Readable
-from eventbus.envelope import Envelope
+from eventbus.envelope import NO_HEADERS, Envelope
 from eventbus.glance import Glance
 from eventbus.middleware.base import Context, Emit
 from eventbus.settlement import Run
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import Settled
 
-__all__ = ("context_of", "handled_of", "settled_of")
+__all__ = ("context_of", "glanced_of", "handled_of", "settled_of")
 
 
 def context_of(run: Run, envelope: Envelope, subscription: Subscription, emit: Emit) -> Context:
@@ -38,6 +38,33 @@ def context_of(run: Run, envelope: Envelope, subscription: Subscription, emit: E
         sequence=delivery.sequence,
         emit=emit,
         is_replay=subscription.is_replay,
+    )
+
+
+def glanced_of(glance: Glance, delivery: Readable, one: Subscription, emit: Emit) -> Context:
+    """Return what `context_of` does of an event at its first delivery."""
+    plan = glance.plan
+    return Context(  # by position, which is quicker
+        glance.event,
+        glance.id,
+        plan.name,
+        plan.version,
+        glance.key,
+        glance.time,
+        plan.source,
+        glance.correlation_id,
+        glance.causation_id,
+        1,
+        one.listener,
+        one.service,
+        NO_HEADERS,
+        plan.tags,
+        glance.traced(),
+        delivery.subject.decode(),
+        delivery.stream,
+        delivery.sequence,
+        emit,
+        one.is_replay,
     )
 
 

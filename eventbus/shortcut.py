@@ -20,7 +20,7 @@ from eventbus.glance import Glance, Reader
 from eventbus.judging import HANDLED
 from eventbus.middleware.base import CallNext, Context
 from eventbus.middleware.timeout import Timeout
-from eventbus.records import context_of, handled_of
+from eventbus.records import glanced_of, handled_of
 from eventbus.settlement import Run
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import ListenerStarted, Received, is_watched
@@ -141,8 +141,8 @@ class Shortcut:
     def _called(self, glance: Glance, delivery: Readable) -> _Call:
         call: Awaitable[object]
         if self._limit is None:
-            run, one = self._run(glance, delivery), self._subscription
-            call = self._chain(context_of(run, glance.envelope(), one, self._wiring.emit))
+            one, emit = self._subscription, self._wiring.emit
+            call = self._chain(glanced_of(glance, delivery, one, emit))
         else:
             call = self._subscription.handler(glance.event, _NO_CONTEXT)
         return cast("_Call", call) if type(call) is CoroutineType else _awaiting(call)

@@ -108,6 +108,22 @@ async def test_all_that_is_told_and_settled_is_the_same_on_both_ways(
     assert seen[0] == seen[1]
 
 
+async def test_what_a_listener_may_know_is_the_same_on_both_ways(bench: Bench) -> None:
+    async def look_closely(event: UserCreated, context: Context) -> None:
+        seen.append(context)
+
+    seen: list[Context] = []
+    for is_short in (False, True):
+        bench.is_short = is_short
+        for more in ({}, {"traceparent": TRACE}):
+            message = arriving(**more)
+            await bench.run(bench.dispatcher(look_closely), bench.delivery(message, sequence=7))
+
+    assert seen[:2] == seen[2:]
+    assert [one.trace for one in seen[:2]] == [{}, {"traceparent": TRACE}]
+    assert (seen[2].key, seen[2].attempt, seen[2].sequence) == ("u-1", 1, 7)
+
+
 async def test_what_a_listener_emits_is_the_same_on_both_ways(bench: Bench) -> None:
     async def send(event: UserCreated) -> None:
         for _ in range(2):
