@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventbus import EventService
@@ -393,3 +393,27 @@ async def test_a_cancelled_relay_removes_what_the_stream_has(
     assert running.cancelled()
     assert len(found) + len(await waiting(engine)) == 400
     assert in_order(found)
+
+
+async def test_a_relay_that_is_cancelled_while_it_removes_rows_removes_them(
+    engine: AsyncEngine, writer: EventService
+) -> None:
+    await emit(engine, writer, *series(2, 2))
+    store = SqlOutbox(engine, SystemClock())
+    leaving = asyncio.Event()
+
+    async def relay() -> None:
+        async with store.claim(10) as claim:
+            for row in claim.rows:
+                claim.done(row)
+            leaving.set()
+
+    async with asyncio.TaskGroup() as group, engine.begin() as other:
+        await other.execute(select(outbox.c.sequence).with_for_update())
+        relaying = group.create_task(relay())
+        await leaving.wait()  # from here on it waits for the other one
+        relaying.cancel()
+    store.close()
+
+    assert relaying.cancelled()
+    assert await waiting(engine) == []

@@ -26,8 +26,7 @@ async def quarantined(engine: AsyncEngine, limit: int = 100) -> list[Row]:
     query = select(*READ).where(_SET_ASIDE).order_by(_c.sequence).limit(limit)
     with translated("the outbox"):
         async with reading(engine).connect() as connection:
-            found = (await connection.execute(query)).mappings()
-            return [row_of({str(name): value for name, value in one.items()}) for one in found]
+            return [row_of(tuple(one)) for one in await connection.execute(query)]
 
 
 async def release(engine: AsyncEngine, sequences: Sequence[int] | None) -> int:

@@ -1,5 +1,6 @@
 """The outbox in a SQL database, as its relays see it."""
 
+import asyncio
 import fcntl
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -16,6 +17,7 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -35,6 +37,15 @@ AT_ONCE = LANES // 2
 FROZEN = "90s"
 """After this a relay that holds its lanes and does nothing loses them; a batch takes less."""
 _c = outbox.c
+_PREPARED = text(
+    # A relay that is frozen would keep its lanes for ever.
+    f"SELECT set_config('idle_in_transaction_session_timeout', '{FROZEN}', true), "
+    # An outbox is mostly empty. Statistics of that time have PostgreSQL sort the whole of a
+    # backlog for each claim, where the indices give it in order. Such a plan looks dear, so
+    # that it would be compiled, which costs more than running it.
+    "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "
+    "set_config('enable_sort', 'off', true), set_config('jit', 'off', true)"
+)
 
 
 class SqlClaim:
@@ -61,10 +72,10 @@ class SqlClaim:
     async def write(self, connection: AsyncConnection, clock: Clock) -> None:
         """Write what became of them."""
         if self._done:
-            gone = _among(self._done, connection.dialect.name)
+            gone = _among(_c.sequence, self._done, connection.dialect.name)
             await connection.execute(delete(outbox).where(gone))
         if self._refused:
-            those = _among(self._refused, connection.dialect.name)
+            those = _among(_c.sequence, self._refused, connection.dialect.name)
             await connection.execute(update(outbox).where(those).values(tries=_c.tries + 1))
         for sequence, reason in self._quarantined.items():
             await connection.execute(
@@ -74,10 +85,12 @@ class SqlClaim:
             )
 
 
-def _among(sequences: Sequence[int], dialect: str) -> ColumnElement[bool]:
+def _among(
+    column: ColumnElement[int], numbers: Sequence[int], dialect: str
+) -> ColumnElement[bool]:
     if dialect == "postgresql":  # one parameter, and so one prepared statement
-        return _c.sequence == any_(literal(list(sequences), ARRAY(BigInteger)))
-    return _c.sequence.in_(sequences)
+        return column == any_(literal(list(numbers), ARRAY(BigInteger)))
+    return column.in_(numbers)
 
 
 class SqlOutbox:
@@ -175,51 +188,65 @@ class SqlOutbox:
         self, which: tuple[ColumnElement[bool], ...], limit: int
     ) -> AsyncGenerator[SqlClaim]:
         async with self._engine.connect() as connection:
-            # A relay that is frozen would keep its lanes for ever.
-            frozen = f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN}'"
-            await connection.execute(text(frozen))
-            held = select(lanes.c.lane).where(
-                select(1).where(_c.lane == lanes.c.lane, *which).exists()
-            )
+            await connection.execute(_PREPARED)
+            # A scalar with a limit, which the planner can't turn into a join of all rows.
+            waits = select(true()).where(_c.lane == lanes.c.lane, *which).limit(1)
+            held = select(lanes.c.lane).where(waits.scalar_subquery())
             # By chance, so that two relays don't go for the same ones, nor starve others.
             held = held.order_by(func.random()).limit(AT_ONCE).with_for_update(skip_locked=True)
             mine = (await connection.scalars(held)).all()
             # In a statement of its own: it sees what the last holder of these lanes removed.
-            claim = SqlClaim(
-                await self._rows(connection, (_c.lane.in_(mine), *which), limit, mine)
-            )
+            which = (_among(_c.lane, mine, "postgresql"), *which)
+            claim = SqlClaim(await self._rows(connection, which, limit) if mine else ())
             try:
                 yield claim
             finally:
-                # Also where the relay is cancelled: what the stream has mustn't stay.
-                await claim.write(connection, self._clock)
-                await connection.commit()
+                await self._settle(claim, connection)
 
     @asynccontextmanager
     async def _read(
         self, which: tuple[ColumnElement[bool], ...], limit: int
     ) -> AsyncGenerator[SqlClaim]:
         async with self._reading.connect() as connection:
-            claim = SqlClaim(await self._rows(connection, which, limit, (1,)))
+            claim = SqlClaim(await self._rows(connection, which, limit))
             await connection.rollback()
             try:
                 yield claim
             finally:
+                await self._settle(claim, connection)
+
+    async def _settle(self, claim: SqlClaim, connection: AsyncConnection) -> None:
+        """Write what became of the rows, also where the relay is cancelled before or meanwhile.
+
+        What the stream has mustn't stay.
+        """
+        failures: list[Exception] = []
+
+        async def write() -> None:
+            try:
                 await claim.write(connection, self._clock)
                 await connection.commit()
+            except Exception as exc:  # noqa: BLE001 - raised below, not as a group
+                failures.append(exc)
+
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(write())
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await writing  # a second cancellation ends this too
+                raise
+        for failure in failures:
+            raise failure
 
     async def _rows(
         self,
         connection: AsyncConnection,
         which: tuple[ColumnElement[bool], ...],
         limit: int,
-        held: Sequence[int],
     ) -> list[Row]:
-        if not held:
-            return []
         query = select(*READ).where(*which).order_by(_c.sequence).limit(limit)
-        found = (await connection.execute(query)).mappings()
-        return [row_of({str(name): value for name, value in one.items()}) for one in found]
+        return [row_of(tuple(one)) for one in await connection.execute(query)]
 
     def _take_turn(self) -> bool:
         """Take the lock of a file beside the database, which ends with this process.
