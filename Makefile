@@ -86,8 +86,8 @@ bench-parking: $(VENV)/.dev ## 100,000 parked events: do they slow the others, a
 bench-schedules: $(VENV)/.dev ## 100,000 delayed events: do they slow emits, do all come, how late?
 	@$(BIN)/python -m bench.schedules $(ARGS)
 
-bench-outbox: $(VENV)/.dev ## emits in a transaction: their cost, a backlog's speed, one event's delay
-	@$(BIN)/python -m bench.outbox $(ARGS)
+bench-outbox: $(VENV)/.bench ## the outbox beside others: an emit's cost, a backlog's speed, the delay
+	@$(BIN)/python -m bench.outboxes $(ARGS)
 
 # --- breaking -----------------------------------------------------------------------------------
 

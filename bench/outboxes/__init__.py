@@ -1,0 +1,1 @@
+"""Outboxes on PostgreSQL, compared: one module for each contestant, with its `OUTBOX`."""
