@@ -29,6 +29,7 @@ from eventbus.kinds import StateEvent
 from eventbus.telemetry.signals import Emitted, Happened, Settled
 from eventbus.thread import in_loop, in_thread
 from eventbus.worker.janitor import Janitor
+from tests.faults.harness.pace import patience
 from tests.integration.rig import settings_of
 from tests.waiting import eventually
 
@@ -80,7 +81,7 @@ class Seen:
         return [one.outcome for one in self.settled]
 
     async def until(self, *outcomes: Outcome) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30 * patience()):
             while self.outcomes != list(outcomes):
                 self.changed.clear()
                 await self.changed.wait()
@@ -247,14 +248,14 @@ async def test_of_two_runs_at_the_same_time_one_stores_what_it_emits(yard: Yard)
     both = asyncio.Barrier(2)
 
     async def meet(event: Asked, context: Context) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30 * patience()):
             await both.wait()
         await context.emit(Shipped(number=context.sequence))
 
     events = await yard.works(meet)
     await events.emit(Asked())
     await yard.again()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 * patience()):
         while len(yard.seen.settled) < 2:
             yard.seen.changed.clear()
             await yard.seen.changed.wait()
@@ -416,7 +417,7 @@ async def test_marks_are_no_events_for_those_that_listen_to_all(yard: Yard) -> N
     await events.emit(Asked())
     await yard.seen.until(Outcome.OK)
     last = await events.emit(Asked(count=0), id="last")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 * patience()):
         while len(names) < 4:
             yard.seen.changed.clear()
             await yard.seen.changed.wait()

@@ -131,7 +131,9 @@ async def test_a_stream_that_takes_no_marks_or_batches_is_told(
     async with plain(nats_server.url) as client:
         config = json.dumps({"name": "EVENTS", "storage": "memory", **stream}).encode()
         await client.request("$JS.API.STREAM.CREATE.EVENTS", config)
-    async with driver_of(nats_server.url, provision="off", emit_timeout=1) as driver:
+    async with driver_of(
+        nats_server.url, provision="off", emit_timeout=3, publish_timeout=3
+    ) as driver:
         with pytest.raises(error, match=says):
             await driver.commit(Mark(PLACE, "run-1"), some(2))
 
