@@ -15,6 +15,7 @@ from eventbus.settings import Settings
 from schemas.payment import PaymentCompleted, PaymentFailed
 from schemas.user import UserCreated, UserUpdated
 from schemas.vendor import VendorStatus, VendorStatusChanged
+from services.notification import mails
 from services.notification.listeners import NotificationService, NotificationSettings
 from tests.services.house import House, Watch, running
 
@@ -93,10 +94,11 @@ async def test_each_reason_to_write_has_its_mail_and_tells_that_it_is_sent(
 
 
 async def test_a_run_that_ends_with_the_mail_just_out_leaves_one_mail_and_one_row(
-    house: House, elsewhere: EventService
+    house: House, elsewhere: EventService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = house.another_notification()
     watch = Watch(other)
+    monkeypatch.setattr(mails, "SLOWNESS", 3600.0)
 
     async with running(elsewhere):
         await house.notification.start()
@@ -104,6 +106,7 @@ async def test_a_run_that_ends_with_the_mail_just_out_leaves_one_mail_and_one_ro
         await until(lambda: bool(os.listdir(house.maildir / "new")))
         await house.notification.stop(grace=0)
         before = house.table("notification", "event_id FROM sent_mails")
+        monkeypatch.setattr(mails, "SLOWNESS", 0.0)
         async with running(other):
             await watch.until(lambda: bool(watch.ended(Outcome.OK)))
 
