@@ -83,7 +83,7 @@ class Pump:
         if consumer is not None:
             await consumer.stop()
             await self._flow.begun()
-            for delivery in self._flow.take_back():  # there are no tasks any more
+            for delivery in self._flow.end():  # there are no tasks any more
                 await delivery.nak()
             if self._unconfirmed:
                 self._spawn(self._until_confirmed())

@@ -27,6 +27,11 @@ class Ground:
         self.tasks: list[asyncio.Task[None]] = []
         self.flow = Flow(beginning(run), self._spawn)
 
+    async def finish(self) -> None:
+        """Let all begin that was taken, and the task end that stays for more."""
+        await self.flow.begun()
+        assert self.flow.end() == []
+
     def _spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = self._group.create_task(coroutine)
         self.tasks.append(task)
@@ -43,6 +48,7 @@ async def test_items_that_never_wait_share_a_task_and_keep_their_order() -> None
         ground = Ground(group, run)
         for item in range(100):
             ground.flow.take(item)
+        await ground.finish()
 
     assert seen == list(range(100))
     assert len(ground.tasks) == 1
@@ -63,6 +69,7 @@ async def test_no_item_waits_for_another_that_waits() -> None:
         await ground.flow.begun()
         assert begun == [0, 1, 2, 3, 4]
         go.set()
+        await ground.finish()
 
     assert len(ground.tasks) == 5
 
@@ -81,6 +88,7 @@ async def test_what_an_item_sets_in_its_context_is_gone_for_the_next() -> None:
         ground = Ground(group, run)
         for item in range(1, 5):
             ground.flow.take(item)
+        await ground.finish()
 
     assert seen == [0, 0, 0, 0]
 
@@ -100,6 +108,7 @@ async def test_an_item_that_cancels_its_task_takes_no_other_with_it() -> None:
         ground = Ground(group, run)
         for item in range(4):
             ground.flow.take(item)
+        await ground.finish()
 
     assert sorted(seen) == [0, 1, 2, 3]
 
@@ -115,6 +124,7 @@ async def test_a_task_that_is_cancelled_before_it_begins_leaves_its_items_to_ano
         group.create_task(asyncio.sleep(0.01))
         ground.flow.take(1)
         ground.tasks[0].cancel()
+        await ground.finish()
 
     assert seen == [1]
 
@@ -130,7 +140,7 @@ async def test_what_can_not_begin_any_more_can_be_taken_back() -> None:
     flow.take(7)
     await flow.begun()
 
-    assert flow.take_back() == [7]
+    assert flow.end() == [7]
 
 
 async def test_an_error_reaches_the_item_that_waits() -> None:
@@ -144,6 +154,44 @@ async def test_an_error_reaches_the_item_that_waits() -> None:
             caught.append("timeout")
 
     async with asyncio.TaskGroup() as group:
-        Ground(group, run).flow.take(1)
+        ground = Ground(group, run)
+        ground.flow.take(1)
+        await ground.finish()
 
     assert caught == ["timeout"]
+
+
+async def test_what_comes_later_is_run_by_the_task_that_is_there() -> None:
+    seen: list[int] = []
+
+    async def run(item: int) -> None:
+        seen.append(item)
+
+    async with asyncio.TaskGroup() as group:
+        ground = Ground(group, run)
+        for item in range(5):
+            ground.flow.take(item)
+            await ground.flow.begun()
+        await ground.finish()
+
+    assert seen == [0, 1, 2, 3, 4]
+    assert len(ground.tasks) == 1
+
+
+async def test_a_task_that_is_cancelled_while_it_has_nothing_to_do_is_replaced() -> None:
+    seen: list[int] = []
+
+    async def run(item: int) -> None:
+        seen.append(item)
+
+    async with asyncio.TaskGroup() as group:
+        ground = Ground(group, run)
+        for item in range(3):
+            ground.flow.take(item)
+            await ground.flow.begun()
+            ground.tasks[-1].cancel()
+            await asyncio.wait((ground.tasks[-1],))
+        await ground.finish()
+
+    assert seen == [0, 1, 2]
+    assert len(ground.tasks) == 3

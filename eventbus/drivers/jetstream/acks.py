@@ -55,16 +55,13 @@ class Acks:
             return
         try:
             link.post([one.reply for one in batch[:-1]], ACK)
-            answer = link.ask(batch[-1].reply, ACK, within=self._per_try)
+            link.tell(batch[-1].reply, ACK, partial(_answered, batch), within=self._per_try)
         except NotConnectedError:
             _tell(batch, known=False)
-        else:
-            answer.add_done_callback(partial(_answered, batch))
 
 
-def _answered(batch: Sequence[Acknowledged], answer: "asyncio.Future[Raw]") -> None:
-    failed = answer.cancelled() or answer.exception() is not None
-    _tell(batch, known=not failed and not is_no_responders(answer.result()))
+def _answered(batch: Sequence[Acknowledged], answer: "Raw | None") -> None:
+    _tell(batch, known=answer is not None and not is_no_responders(answer))
 
 
 def _tell(batch: Sequence[Acknowledged], *, known: bool) -> None:

@@ -110,6 +110,9 @@ class PullConsumer:
         self._answers: list[tuple[str, bytes]] = []
         self._epoch = 0
         self._requested = 0
+        self._is_requesting = False
+        self._served: Link | None = None
+        """Whose requests are answered to us."""
         self._heard_at = 0.0
         self._resume_at = 0.0
         self._failures = 0
@@ -189,15 +192,16 @@ class PullConsumer:
         Raises:
             NotConnectedError: It was lost.
         """
-        inbox = self._inbox = link.new_inbox()
+        self._inbox = link.new_inbox()
         self._forget_requests()
-        self._subscription = await link.subscribe(f"{inbox}.*.*", self._take)
+        self._subscription = await link.subscribe(f"{self._inbox}.*.*", self._take)
+        self._served = link
         while not link.problem:
             await self._answer(link)
             now = self._loop.time()
             self._check(link, now)
             if now >= self._resume_at and (not self._absent or await self._recover()):
-                await self._request(link, inbox)
+                self._request(link)
             await self._pause(max(0.0, self._resume_at - self._loop.time()) or HEARTBEAT / 2)
 
     async def _pause(self, seconds: float) -> None:
@@ -206,14 +210,31 @@ class PullConsumer:
                 await self._wake.wait()
         self._wake.clear()
 
-    async def _request(self, link: Link, inbox: str) -> None:
+    def _request_soon(self) -> None:
+        """Ask for more in the next turn of the loop, once all is known that this one settles."""
+        if not self._is_requesting and self._is_worth_asking(self._free()):
+            self._is_requesting = True
+            self._loop.call_soon(self._request_now)
+
+    def _request_now(self) -> None:
+        """Ask for more, where nothing is in the way; else that is for `_serve` to see to."""
+        self._is_requesting = False
+        link = self._outside.connection.link
+        is_well = not self._absent and self._loop.time() >= self._resume_at
+        if is_well and link is not None and link is self._served:
+            with suppress(NotConnectedError):
+                self._request(link)
+                return
+        self._wake.set()
+
+    def _request(self, link: Link) -> None:
         free = self._free()
         if self._stopping or not self._is_worth_asking(free):
             return
         if not self._requested:
             self._heard_at = self._loop.time()
         self._requested += free
-        link.send(self._pull, self._asked(free), f"{inbox}.{self._epoch}.{free}")
+        link.send(self._pull, self._asked(free), f"{self._inbox}.{self._epoch}.{free}")
 
     def _asked(self, count: int) -> bytes:
         """Return the body of a pull request for so many deliveries."""
@@ -277,7 +298,7 @@ class PullConsumer:
             self._taken += 1
             self._deliver(delivery)
         if not self._requested:
-            self._wake.set()
+            self._request_soon()
 
     def _has_room(self) -> bool:
         """Tell whether another delivery may be taken.
@@ -297,8 +318,7 @@ class PullConsumer:
             del self._held[delivery.sequence]
         if known and self._outside.recreates:
             self._progress.settled(delivery.place)
-        if self._is_worth_asking(self._free()):
-            self._wake.set()
+        self._request_soon()
 
     def _take_status(self, raw: Raw, code: str) -> None:
         assert raw.headers is not None, "a status is a header"

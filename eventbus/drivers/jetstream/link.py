@@ -37,6 +37,27 @@ def is_no_responders(raw: Raw) -> bool:
     return is_status(raw, "503")
 
 
+class _Call:
+    """What is called with an answer, and looks like a future to who has it."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, told: Callable[[Raw | None], None]) -> None:
+        self._told = told
+
+    def done(self) -> bool:
+        """Return that it isn't; nobody can cancel it."""
+        return False
+
+    def set_result(self, raw: Raw) -> None:
+        """Hand over the answer."""
+        self._told(raw)
+
+    def set_exception(self, _: Exception) -> None:
+        """Tell that there is none."""
+        self._told(None)
+
+
 class Link:
     """One connection, from `open` until it is lost; a lost one never comes back."""
 
@@ -49,7 +70,7 @@ class Link:
         self._lane: Lane | None = None
         self._prefix = ""
         self._count = 0
-        self._waiting: dict[bytes, tuple[asyncio.Future[Raw], float, str]] = {}
+        self._waiting: dict[bytes, tuple[asyncio.Future[Raw] | _Call, float, str]] = {}
         self._queue: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._denied: dict[str, None] = {}
@@ -134,6 +155,22 @@ class Link:
         if self._timer is None:
             self._timer = self._loop.call_later(GRAIN, self._sweep)
         return future
+
+    def tell(
+        self, subject: str, body: bytes, told: Callable[[Raw | None], None], *, within: float
+    ) -> None:
+        """Send a message now, and call ``told`` with the answer; None where none came.
+
+        It is called while the socket is read, so it must not raise.
+
+        Raises:
+            NotConnectedError: Nothing was sent, and ``told`` isn't called.
+        """
+        self._count = number = self._count + 1
+        self.send(subject, body, f"{self._prefix}{number}")
+        self._waiting[b"%d" % number] = _Call(told), self.now() + within, subject
+        if self._timer is None:
+            self._timer = self._loop.call_later(GRAIN, self._sweep)
 
     def send(
         self,
