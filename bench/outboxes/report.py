@@ -115,7 +115,7 @@ def markdown(outboxes: Outboxes) -> str:
         "# Outboxes compared",
         "",
         f"Medians of {outboxes.rounds} interleaved rounds on PostgreSQL, each run its own "
-        "process, nats-server and database. Written by `make bench-outboxes`; the method is in "
+        "process, nats-server and database. Written by `make bench-outbox`; the method is in "
         "[bench/README.md](../README.md).",
         "",
         f"{about}. {versions}.",
