@@ -4,6 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -47,6 +48,15 @@ async def test_missing_tables_are_created_and_others_stay(database_url: str) -> 
 
 
 async def test_processes_may_create_the_tables_at_once(database_url: str) -> None:
+    async with AsyncExitStack() as stack:
+        engines = [await stack.enter_async_context(opened(database_url)) for _ in range(8)]
+
+        made = await asyncio.gather(*(create_tables(engine) for engine in engines))
+
+    assert sorted(made) == [()] * 7 + [NAMES]
+
+
+async def test_processes_may_write_the_lanes_at_once(database_url: str) -> None:
     async with opened(database_url) as engine:
         await create_tables(engine)
         async with engine.begin() as connection:

@@ -28,6 +28,8 @@ DRIVERS = ("sqlite+aiosqlite", "postgresql+psycopg", "postgresql+asyncpg")
 READS = "eventbus_reads"
 """The execution option of SQLite's transactions that needn't be able to write."""
 _SEED = "INSERT INTO eventbus_outbox_lanes (lane) VALUES (:lane) ON CONFLICT DO NOTHING"
+CREATING = 0x6576656E74627573
+"""The advisory lock of whoever creates tables on PostgreSQL: the name of this package."""
 BUSY_TIMEOUT = 10_000
 """Milliseconds that SQLite waits for another writer."""
 
@@ -105,7 +107,8 @@ async def opened(url: str) -> AsyncGenerator[AsyncEngine]:
 async def create_tables(engine: AsyncEngine, wanted: MetaData = metadata) -> tuple[str, ...]:
     """Create the tables that are missing, and return their names; what is there stays as it is.
 
-    The folder of an SQLite database is made too.
+    Several processes may do so at once: one creates, and the others find them. The folder of an
+    SQLite database is made too.
 
     Raises:
         StoreError: The database can't be reached, or refuses it.
@@ -120,6 +123,9 @@ async def create_tables(engine: AsyncEngine, wanted: MetaData = metadata) -> tup
 
 
 def _create(connection: Connection, wanted: MetaData) -> tuple[str, ...]:
+    if connection.dialect.name == "postgresql":
+        # Two that create one table at the same time don't wait for each other by themselves.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CREATING})
     there = set(inspect(connection).get_table_names())
     wanted.create_all(connection)
     if lanes.name in wanted.tables:
