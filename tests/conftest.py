@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_timeout
+from hypothesis import HealthCheck, settings
 
 from eventbus.embedded import NatsServer, find_server
 from eventbus.errors import ServerNotFoundError
@@ -18,6 +19,19 @@ pytest_plugins = ("eventbus.testing.plugin", "pytester")
 
 ALONE = frozenset({"architecture", "property", "simulation", "typing", "unit"})
 """The folders whose tests need no other process, so that nothing can make them late."""
+
+# Properties are tried the same in every run, so that CI doesn't fail by luck;
+# ``HYPOTHESIS_PROFILE=search`` looks for new examples, and for longer.
+settings.register_profile(
+    "repeat",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=200,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("search", deadline=None, max_examples=20_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 
 def deploy_tools() -> dict[str, str | None]:
