@@ -63,8 +63,10 @@ def encode(envelope: Envelope, subject: str) -> Message:
     if key is not None:
         own += f"{h.KEY}: {h.quoted(key)}\r\n"
     # Most events have no more than that.
-    if envelope.trace or envelope.headers or envelope.expires or envelope.due or not envelope.body:
+    if envelope.headers or envelope.expires or envelope.due or not envelope.body:
         own += h.lines(_seldom(envelope))
+    elif envelope.trace:
+        own += h.lines(_carried(envelope.trace))
     return Message(subject, h.Headers(shared, id, own), envelope.body, id)
 
 
@@ -76,11 +78,15 @@ def _seldom(envelope: Envelope) -> dict[str, str]:
         headers[h.EXPIRES] = h.render_time(envelope.expires)
     if envelope.due is not None:
         headers |= _waiting(envelope, envelope.due)
-    if envelope.trace:  # as they came from a request or another system
-        headers |= {name: value for name, value in envelope.trace.items() if h.is_plain(value)}
+    headers |= _carried(envelope.trace)
     for name, value in envelope.headers.items():
         headers[name] = h.quoted(value)
     return headers
+
+
+def _carried(trace: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a trace, as they came from a request or another system."""
+    return {name: value for name, value in trace.items() if h.is_plain(value)}
 
 
 def _waiting(envelope: Envelope, due: datetime) -> dict[str, str]:

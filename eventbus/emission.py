@@ -1,7 +1,7 @@
 """One emit: envelope, chain, codec, driver, receipt."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -13,6 +13,7 @@ from eventbus.agenda import Agenda
 from eventbus.correlation import Scope, current_scope
 from eventbus.drivers.abilities import is_immediate
 from eventbus.drivers.base import Driver, Receipt
+from eventbus.drivers.receipt import traced
 from eventbus.duplicates import accepted
 from eventbus.envelope import Envelope, Message
 from eventbus.enveloping import check_options, enveloped, is_plain
@@ -225,14 +226,15 @@ class Emitter:
     def _publish(self, route: Route, envelope: Envelope) -> Awaitable[Receipt]:
         """Return the publishing of an envelope: the driver's own, where it needs nothing else."""
         message = codec.encode(envelope, route.subjects.prefix + envelope.name)
+        trace = envelope.trace.get("traceparent", "") if envelope.trace else ""
+        publish: Callable[[Message], Awaitable[Receipt]] = route.driver.publish
         if (
             envelope.due is not None
-            or envelope.trace
             or current_scope().handled is not None
             or open_transaction() is not None
         ):
-            return self._publish_with(route, envelope, message)
-        return route.driver.publish(message)
+            publish = partial(self._publish_with, route, envelope)
+        return _traced(publish, message, trace) if trace else publish(message)
 
     async def _publish_with(self, route: Route, envelope: Envelope, message: Message) -> Receipt:
         transaction = open_transaction()
@@ -240,13 +242,10 @@ class Emitter:
             self._check_carried(transaction, route, envelope)
             place = await transaction.add(message, publish_at=envelope.due)
             carrier, table = transaction.carrier, transaction.table
-            receipt = Receipt(envelope.id, table, place, driver=carrier, pending=True)
-        elif envelope.due is not None:
-            receipt = await Agenda(route.driver, route.subjects).add(message, at=envelope.due)
-        else:
-            receipt = await self._store(route.driver, message)
-        trace = envelope.trace.get("traceparent", "") if envelope.trace else ""
-        return replace(receipt, trace=trace) if trace else receipt
+            return Receipt(envelope.id, table, place, driver=carrier, pending=True)
+        if envelope.due is not None:
+            return await Agenda(route.driver, route.subjects).add(message, at=envelope.due)
+        return await self._store(route.driver, message)
 
     def _check_carried(self, transaction: Transaction, route: Route, envelope: Envelope) -> None:
         """Refuse what would go elsewhere: all that is in a transaction goes through one driver."""
@@ -267,3 +266,9 @@ class Emitter:
                 raise
         # Refused, it would be tried again and again while the handled event holds the very room.
         return await driver.hold(message)
+
+
+async def _traced(
+    publish: Callable[[Message], Awaitable[Receipt]], message: Message, trace: str
+) -> Receipt:
+    return traced(await publish(message), trace)

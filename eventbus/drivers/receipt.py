@@ -5,7 +5,7 @@ from datetime import datetime
 
 from eventbus.record import quick
 
-__all__ = ("Receipt", "Scheduled")
+__all__ = ("Receipt", "Scheduled", "traced")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +41,17 @@ class Receipt:
     """It waits in the caller's transaction, as row ``sequence`` of table ``stream``: the event goes
     when that commits, and never if it rolls back. A delayed one can be cancelled by its id then.
     In the run of an ``atomic`` listener it waits for the run's end, in the same way."""
+
+
+def traced(receipt: Receipt, trace: str) -> Receipt:
+    """Return it with the trace it was sent with; quicker than `dataclasses.replace`."""
+    return Receipt(
+        receipt.id,
+        receipt.stream,
+        receipt.sequence,
+        receipt.duplicate,
+        receipt.driver,
+        trace,
+        receipt.scheduled,
+        receipt.pending,
+    )

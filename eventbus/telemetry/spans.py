@@ -68,7 +68,10 @@ class EmitTracing:
         if self._quick is not None:
             origin = _origin_of_emit(envelope.trace)
             if self._quick.can_make(origin):
-                return await self._emit_quickly(self._quick, origin, envelope, call_next)
+                name = f"send {envelope.name}"
+                quick = self._quick.start(name, SpanKind.PRODUCER, origin, self._facts(envelope))
+                with _Within(quick, trace.set_span_in_context(quick)):
+                    return await call_next(envelope.traced({_TRACEPARENT: quick.traceparent}))
         parent = _surrounding(envelope.trace)
         if self._follows and _unsampled(_span_context(parent)):
             return await call_next(_carrying(envelope, parent))
@@ -78,15 +81,6 @@ class EmitTracing:
         within = trace.set_span_in_context(span, parent)
         with _Within(span, within):
             return await call_next(_carrying(envelope, within))
-
-    async def _emit_quickly(
-        self, quick: QuickSpans, origin: Origin | None, envelope: Envelope, call_next: CallEmit
-    ) -> Receipt:
-        facts = self._facts(envelope)
-        span = quick.start(f"send {envelope.name}", SpanKind.PRODUCER, origin, facts)
-        carried = {_TRACEPARENT: span.traceparent}
-        with _Within(span, trace.set_span_in_context(span)):
-            return await call_next(envelope.traced(carried))
 
     def _facts(self, envelope: Envelope) -> Facts:
         # The strings alone: a span that waits for its export must not keep events alive.
