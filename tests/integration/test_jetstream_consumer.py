@@ -8,6 +8,7 @@ import pytest
 
 from eventbus.drivers.base import ConsumerRecovered, TopologyChanged
 from eventbus.drivers.jetstream import consumer as consumer_module
+from eventbus.drivers.jetstream import trouble as trouble_module
 from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.embedded import NatsServer
 from eventbus.envelope import Message
@@ -230,7 +231,7 @@ async def test_a_deleted_stream_is_provisioned_again(nats_server: NatsServer) ->
 async def test_a_durable_that_may_not_be_created_is_a_problem_until_somebody_does(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_module, "TROUBLE", 0.5)
+    monkeypatch.setattr(trouble_module, "TROUBLE", 0.5)
     taken, told = Taken(), Told()
     async with driver_of(nats_server.url) as owner:
         await owner.provision([listener()])
@@ -368,7 +369,7 @@ async def test_bytes_that_break_nats_py_arrive_and_stop_nobody(
 async def test_without_permission_to_pull_the_problem_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(consumer_module, "TROUBLE", 0.5)
+    monkeypatch.setattr(trouble_module, "TROUBLE", 0.5)
     config = """authorization { users = [
       { user: "admin", password: "x" },
       { user: "mailer", password: "x", permissions: {

@@ -6,30 +6,34 @@ the server is acted on.
 """
 
 import asyncio
-import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 from eventbus.drivers.base import ConsumerRecovered, ConsumerSpec, Deliver, Notify
 from eventbus.drivers.jetstream.acks import ACK, Acks
-from eventbus.drivers.jetstream.api import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, Api, ApiError
+from eventbus.drivers.jetstream.api import (
+    CONSUMER_NOT_FOUND,
+    STREAM_NOT_FOUND,
+    Api,
+    ApiError,
+    Table,
+)
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.link import Link
 from eventbus.drivers.jetstream.message import NAK, JetStreamDelivery, Lease, place_of
 from eventbus.drivers.jetstream.peer import Raw, Subscription
 from eventbus.drivers.jetstream.progress import Progress
 from eventbus.drivers.jetstream.topology import Topology
+from eventbus.drivers.jetstream.trouble import Trouble
 from eventbus.errors import DriverError, EventBusError, NotConnectedError, TopologyError
 
-__all__ = ("Outside", "PullConsumer", "Trouble")
+__all__ = ("Outside", "PullConsumer")
 
 HEARTBEAT = 2.0
 SILENCE = 2.5 * HEARTBEAT
 """Pull requests of which nothing is heard for so long are lost."""
 EXPIRES = 30.0
-TROUBLE = 5.0
-"""Trouble that lasts longer than this is a problem of the service."""
 LOOK_EVERY = 5.0
 LOOK_AGAIN = 1.0
 DRAIN_PATIENCE = 0.5
@@ -53,34 +57,6 @@ class Outside:
     lease: Lease
     recreates: bool
     """Whether a durable that somebody deleted may be created again."""
-
-
-class Trouble:
-    """What a consumer suffers from, and since when."""
-
-    def __init__(self) -> None:
-        self._problem = ""
-        self._since = 0.0
-
-    def __bool__(self) -> bool:
-        """Tell whether there is any."""
-        return bool(self._problem)
-
-    def begin(self, problem: str) -> None:
-        """Take note of a problem; the first one tells since when."""
-        if not self._problem:
-            self._since = time.monotonic()
-        self._problem = problem
-
-    def end(self) -> str:
-        """Return what it was, empty for nothing, and forget it."""
-        problem, self._problem = self._problem, ""
-        return problem
-
-    @property
-    def lasting(self) -> str:
-        """What it is, once it has lasted; safe to ask from any thread."""
-        return self._problem if time.monotonic() - self._since > TROUBLE else ""
 
 
 class PullConsumer:
@@ -114,6 +90,8 @@ class PullConsumer:
         self._served: Link | None = None
         """Whose requests are answered to us."""
         self._heard_at = 0.0
+        self._is_heard = False
+        """Whether the server answers to the requests there are."""
         self._resume_at = 0.0
         self._failures = 0
         self._absent = False
@@ -169,18 +147,20 @@ class PullConsumer:
         while self._outside.recreates:
             if self._outside.connection.link is not None:
                 with suppress(ApiError, DriverError, TimeoutError):
-                    await self._inspect()
+                    async with self._outside.topology.turn():
+                        await self._inspect()
             await asyncio.sleep(LOOK_EVERY if self._progress.known else LOOK_AGAIN)
 
     async def _inspect(self) -> None:
         topology = self._outside.topology
+        info: Table | None = None
         if self._progress.moved:
             narrowed = partial(topology.is_narrowed, self._spec)
-            await self._progress.look(self._outside.api, narrowed)
+            info = await self._progress.look(self._outside.api, narrowed)
         if not self._progress.known:
             return
         try:
-            await topology.mend_consumer(self._spec)
+            await topology.mend_consumer(self._spec, info)
         except TopologyError as exc:
             self._changed = str(exc)
         else:
@@ -202,7 +182,19 @@ class PullConsumer:
             self._check(link, now)
             if now >= self._resume_at and (not self._absent or await self._recover()):
                 self._request(link)
-            await self._pause(max(0.0, self._resume_at - self._loop.time()) or HEARTBEAT / 2)
+            await self._pause(self._rest(self._loop.time()))
+
+    def _rest(self, now: float) -> float:
+        """Return after how many seconds to look again, where nothing happens before.
+
+        Where the requests are alive, that is when they would count as lost: with many listeners,
+        those that only wait cost little.
+        """
+        if self._resume_at > now:
+            return self._resume_at - now
+        if self._trouble or not (self._requested and self._is_heard):
+            return HEARTBEAT / 2
+        return max(HEARTBEAT / 2, self._heard_at + SILENCE - now)
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -263,6 +255,7 @@ class PullConsumer:
         """Expect nothing more of the requests made so far; their statuses mean nothing now."""
         self._epoch += 1
         self._requested = 0
+        self._is_heard = False
 
     async def _answer(self, link: Link) -> None:
         """Send what `_take` couldn't: it is called from the read loop and must not wait."""
@@ -272,10 +265,11 @@ class PullConsumer:
 
     def _take(self, raw: Raw) -> None:
         self._heard_at = self._loop.time()
+        self._is_heard = True
         if reply := raw.reply:
             self._take_message(raw, reply)
-        elif raw.headers is not None and "Status" in raw.headers:
-            self._take_status(raw, raw.headers.get("Status", ""))
+        elif code := (raw.headers or {}).get("Status"):
+            self._take_status(raw, code)
 
     def _take_message(self, raw: Raw, reply: str) -> None:
         place = place_of(reply)

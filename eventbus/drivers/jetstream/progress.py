@@ -39,8 +39,8 @@ class Progress:
         """The last stream sequence of which nothing at or below has to be delivered again."""
         return self._floor or 0
 
-    async def look(self, api: Api, narrowed: Callable[[Table], bool]) -> None:
-        """Learn the floor from the server.
+    async def look(self, api: Api, narrowed: Callable[[Table], bool]) -> Table:
+        """Learn the floor from the server; return all that it tells of the durable.
 
         Args:
             api: Whom to ask.
@@ -55,7 +55,7 @@ class Progress:
         last = number(table(stream.get("state")).get("last_seq"))
         info = await api.call(f"CONSUMER.INFO.{self._stream}.{self._durable}", timeout=LOOK_UP)
         if narrowed(info):
-            return
+            return info
         if number(info.get("num_ack_pending")):
             floor = number(table(info.get("ack_floor")).get("stream_seq"))
         else:
@@ -66,6 +66,7 @@ class Progress:
         self._settled = {
             sequence: stored for sequence, stored in self._settled.items() if sequence > floor
         }
+        return info
 
     def settled(self, place: Place) -> None:
         """Take note that a message is acknowledged or terminated."""

@@ -4,7 +4,9 @@ What is declared stands in `streams` and `durables`, how it is compared in `drif
 be done about it in `provision`.
 """
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from eventbus.drivers.base import ConsumerSpec, Notify, Start
@@ -19,6 +21,10 @@ from eventbus.settings import Settings
 from eventbus.subject import covers
 
 __all__ = ("ServerInfo", "Topology")
+
+LOOKERS = 8
+LOOK_PAUSE = 0.05
+"""Each turn lasts at least so many seconds: a process looks after 160 durables in a second."""
 
 
 class Topology:
@@ -36,6 +42,7 @@ class Topology:
         self._subjects = settings.subjects
         self._permit = Permit(settings.provision, notify)
         self._level: int | None = None
+        self._lookers = asyncio.Semaphore(LOOKERS)
 
     async def ensure_server(self) -> ServerInfo:
         """Return what the server can do; in mode ``off`` nobody asks.
@@ -125,17 +132,29 @@ class Topology:
         declared = durables.declared_durable(spec, self.filters(spec))
         return bool(durables.added_filters(declared, durables.found_durable(info)))
 
-    async def mend_consumer(self, spec: ConsumerSpec) -> None:
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None]:
+        """Wait for one's turn to look after a durable.
+
+        What many listeners of a process ask for at once would keep the server, and the loop, from
+        their events.
+        """
+        async with self._lookers:
+            yield
+            await asyncio.sleep(LOOK_PAUSE)
+
+    async def mend_consumer(self, spec: ConsumerSpec, info: Table | None = None) -> None:
         """Undo what somebody did by hand to a durable that is worked.
 
         One that was narrowed is deleted, for whoever works it to create it again from where it
         was: with its filters alone back, it would go on behind what it has skipped. One that
-        another deploy has declared is left as it is, and so is one that is gone.
+        another deploy has declared is left as it is, and so is one that is gone. ``info`` is what
+        the server has told of it just now; where None, it is asked.
 
         Raises:
             TopologyError: It was changed in a way that isn't ours to undo.
         """
-        info = await self._consumer(spec.durable)
+        info = info or await self._consumer(spec.durable)
         declared = durables.declared_durable(spec, self.filters(spec))
         if info is None or not edited(declared, durables.found_durable(info)):
             return
