@@ -31,7 +31,7 @@ def seconds(value: Duration) -> float:
     else:
         result = value
     try:
-        fits = 0 <= result <= _LONGEST
+        fits = not isinstance(value, bool) and 0 <= result <= _LONGEST
     except TypeError:
         fits = False
     if not fits:

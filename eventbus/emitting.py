@@ -231,6 +231,7 @@ class Emitting(Parts):
 
         Raises:
             SettingsError: SQLAlchemy isn't installed.
+            TypeError: It is no session and no connection; raised as the block begins.
         """
         require_sql()
         from eventbus.stores.sql.transaction import taking_part

@@ -11,6 +11,7 @@ from typing import cast
 from uuid import UUID
 
 from eventbus import codec
+from eventbus import headers as h
 from eventbus.calling import failure_of, read_for, scope_of, tell_failed
 from eventbus.correlation import Scope, entered
 from eventbus.delivery import Outcome
@@ -106,6 +107,8 @@ class ImmediateListener:
         started = wiring.clock.monotonic()
         try:
             with entered(scope_of(envelope, self._durable)):
+                if envelope.expires is not None:
+                    self._check_expiry(envelope.expires)
                 waiting = self._begun(envelope)
                 if waiting is not None:
                     await waiting
@@ -115,6 +118,10 @@ class ImmediateListener:
             duration = wiring.clock.monotonic() - started
             wiring.observe(self._settled(envelope, error, duration))
         return None if error is None else await self._ended(envelope, error)
+
+    def _check_expiry(self, expires: datetime) -> None:
+        if self._wiring.clock.now() >= expires:
+            raise Discard(f"expired at {h.render_time(expires)}")
 
     def _begun(self, envelope: Envelope) -> Awaitable[None] | None:
         """Begin the chain, or without one the listener that looks at nothing but the event."""

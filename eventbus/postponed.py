@@ -22,6 +22,7 @@ class Postponed:
         """Have a delayed event never fire; False where it is too late.
 
         Raises:
+            TypeError: It names no event.
             UnsupportedError: The driver has no schedules.
             DriverError: Whether it is cancelled isn't known.
         """
@@ -58,6 +59,10 @@ class Postponed:
     def _named(self, scheduled: Scheduled | str) -> Scheduled:
         if isinstance(scheduled, Scheduled):
             return scheduled
+        if not isinstance(scheduled, str):
+            raise TypeError(
+                f"{scheduled!r} names no delayed event; give its receipt's `scheduled`, or its id"
+            )
         publishing = self._publishing
         return Scheduled(scheduled, publishing.source, publishing.clock.now())
 

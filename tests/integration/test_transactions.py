@@ -266,6 +266,14 @@ async def test_the_stream_gets_what_a_direct_emit_would_have_sent(
     assert (both[0].subject, both[0].data) == (both[1].subject, both[1].data)
 
 
+async def test_what_is_no_session_and_no_connection_is_refused(
+    engine: AsyncEngine, writer: EventService
+) -> None:
+    with pytest.raises(TypeError, match="takes a session or connection of SQLAlchemy"):
+        async with writer.transaction(engine):  # type: ignore[arg-type]
+            pass
+
+
 async def test_without_the_table_the_error_names_the_command(
     nats_server: NatsServer, database_url: str
 ) -> None:

@@ -33,6 +33,7 @@ def test_a_duration_is_read_as_seconds(written: Duration, meant: float) -> None:
 @pytest.mark.parametrize(
     "written",
     [
+        True,
         -1,
         -0.001,
         "-5s",

@@ -7,6 +7,7 @@ import pytest
 
 from eventbus import Event, EventService, Settings
 from eventbus.configuration import DriverConfig
+from eventbus.delivery import Outcome
 from eventbus.drivers import sync
 from eventbus.drivers.base import DelayedLost
 from eventbus.drivers.sync import SyncDriver, SyncHub
@@ -162,3 +163,26 @@ async def test_in_a_transaction_it_waits_once_that_has_committed() -> None:
     assert receipt.pending
     assert not [one for one in before if isinstance(one, Emitted)]
     assert desk.got == ["ada"]
+
+
+async def test_an_event_that_has_expired_is_dropped_and_told() -> None:
+    desk = Desk()
+
+    async with desk.events:
+        await desk.events.emit(MailDue(to="ada"), expires=START - timedelta(hours=1))
+        await desk.events.emit(MailDue(to="eve"), expires=START + timedelta(seconds=1))
+
+    gone, _ = (one for one in desk.told if isinstance(one, Settled))
+    assert desk.got == ["eve"]
+    assert (gone.outcome, gone.detail) == (
+        Outcome.DROPPED,
+        "expired at 2026-03-27T11:00:00.000000Z",
+    )
+
+
+async def test_what_names_no_delayed_event_is_refused() -> None:
+    desk = Desk()
+
+    async with desk.events:
+        with pytest.raises(TypeError, match="5 names no delayed event"):
+            await desk.events.cancel(5)  # type: ignore[arg-type]

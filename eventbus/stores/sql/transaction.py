@@ -25,12 +25,29 @@ Asked: TypeAlias = _Async | Session | Connection | scoped_session[Session]
 """What a transaction may be given as; the caller begins, commits and rolls it back."""
 Later: TypeAlias = Callable[[Sequence[Deferred]], None]
 """Takes what has to be done after a commit that nobody awaits."""
+_TAKEN = (
+    AsyncSession,
+    AsyncConnection,
+    async_scoped_session,
+    Session,
+    Connection,
+    scoped_session,
+)
 _AFTER = "eventbus_after_commit"
 
 
 @asynccontextmanager
 async def taking_part(asked: Asked, later: Later, *, notify: bool) -> AsyncGenerator[None]:
-    """Let the emits of a block take part in a transaction."""
+    """Let the emits of a block take part in a transaction.
+
+    Raises:
+        TypeError: It is no session and no connection.
+    """
+    if not isinstance(asked, _TAKEN):
+        raise TypeError(
+            "transaction() takes a session or connection of SQLAlchemy, as from "
+            f"engine.begin() or a sessionmaker, not {asked!r}"
+        )
     transaction = SqlTransaction(asked, later, notify=notify)
     try:
         with within(transaction):
