@@ -11,6 +11,7 @@ from eventbus.drivers.base import Start
 from eventbus.duration import Duration
 from eventbus.errors import DeclarationError, SubjectError, did_you_mean
 from eventbus.event import Event, UnknownEvent
+from eventbus.headers import render_time
 from eventbus.kinds import StateDeleted
 from eventbus.options import around, at_least, delay_of, duration_of, mode_of, patience_of
 from eventbus.retry import Retry
@@ -37,9 +38,11 @@ from eventbus.subscription import (
     Subscription,
 )
 
-__all__ = ("replayed_from", "subscription")
+__all__ = ("check_replay", "replayed_from", "subscription")
 
 MIN_ACK_WAIT = 1.0
+LAST_SEQUENCE = 2**64 - 1
+"""The server reads sequences as 64 bits."""
 
 
 def subscription(
@@ -138,17 +141,42 @@ def _with_defaults(
     return cast("ListenerOptions[EventT]", {**defaults, **options})
 
 
-def replayed_from(one: Subscription, start: Start, *, again: bool = False) -> Subscription:
-    """Return a listener as a replay works it; ``again`` also where it is marked as handled.
+def check_replay(
+    listener: str, start: Start, until: datetime | None, *, again: bool, now: datetime
+) -> None:
+    """Check what a replay is asked for, before anything runs.
 
     Raises:
-        DeclarationError: ``start`` is no place to start from, or "new".
+        DeclarationError: It is no place to start from or to end at, or nothing is between them.
     """
-    if _start(one.listener, start) == "new":
+    about = f"replay of listener '{listener}'"
+    if start == "new" or not _is_place(start):
         raise DeclarationError(
-            f"listener '{one.listener}': there is nothing to replay from 'new'; give 'all', a "
-            "time with its zone, or a sequence"
+            f"{about}: there is nothing to replay from {start!r}; give 'all', a time with its "
+            f"zone, or a sequence from 1 to {LAST_SEQUENCE}"
         )
+    if until is not None and not _is_time(until):
+        raise DeclarationError(f"{about}: until={until!r} must be a time with its zone, or None")
+    if type(again) is not bool:
+        raise DeclarationError(f"{about}: again={again!r} must be True or False")
+    if isinstance(start, datetime):
+        _check_range(about, start, until, now)
+
+
+def _check_range(about: str, start: datetime, until: datetime | None, now: datetime) -> None:
+    if start > now:
+        raise DeclarationError(
+            f"{about}: nothing is stored yet from {render_time(start)} on; give a time in the past"
+        )
+    if until is not None and until <= start:
+        raise DeclarationError(
+            f"{about}: nothing is between its start {render_time(start)} and its end "
+            f"{render_time(until)}; the end must be later"
+        )
+
+
+def replayed_from(one: Subscription, start: Start, *, again: bool = False) -> Subscription:
+    """Return a listener as a replay works it; ``again`` also where it is marked as handled."""
     return replace(
         one,
         start=start,
@@ -281,15 +309,20 @@ def _atomic(listener: str, options: Mapping[str, object]) -> bool:
 
 
 def _start(listener: str, start: Start) -> Start:
-    match start:
-        case "new" | "all":
-            return start
-        case datetime() if start.tzinfo is not None:
-            return start
-        case int() if type(start) is int and start >= 1:
-            return start
-        case _:
-            raise DeclarationError(
-                f"listener '{listener}': start={start!r} must be 'new', 'all', a time with its "
-                "zone, or a sequence from 1"
-            )
+    if start == "new" or _is_place(start):
+        return start
+    raise DeclarationError(
+        f"listener '{listener}': start={start!r} must be 'new', 'all', a time with its "
+        f"zone, or a sequence from 1 to {LAST_SEQUENCE}"
+    )
+
+
+def _is_place(start: object) -> bool:
+    """Tell whether it is a place in a stream, which "new" isn't yet."""
+    if type(start) is int:
+        return 1 <= start <= LAST_SEQUENCE
+    return start == "all" or _is_time(start)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, datetime) and value.utcoffset() is not None

@@ -18,7 +18,7 @@ from eventbus.classes import AnyListener
 from eventbus.configuration import DriverConfig
 from eventbus.connection import connection_of
 from eventbus.connections import Configured
-from eventbus.declaration import replayed_from
+from eventbus.declaration import check_replay, replayed_from
 from eventbus.dispatching import Named
 from eventbus.drivers.base import Start
 from eventbus.duration import Duration
@@ -228,16 +228,18 @@ class Declaring(Parts):
         Args:
             listener: Its name, its function, or what ``await subscribe`` returned.
             start: ``"all"``, a time with its zone, or a stream sequence.
-            until: Only what was stored before; up to now where None.
+            until: Only what was stored before this time with its zone; up to now where None.
             again: Where the listener has an inbox or is atomic, handle also what is marked as
                 handled: the effects happen once more, and once in this replay.
 
         Raises:
             DeclarationError: There is no such listener here, or nothing to replay from.
             NotConnectedError: The service isn't started.
-            DriverError: The server can't say what there is.
+            DriverError: The server can't say what there is, or the service stopped before all
+                were handled; it says how many were handed out.
         """
         one = self._roster.named(listener)
+        check_replay(one.listener, start, until, again=again, now=self._clock.now())
         placed = None if self._connections is None else self._connections.placed(one.listener)
         if self._connections is None or self._lifecycle is None or placed is None:
             raise NotConnectedError(

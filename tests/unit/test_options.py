@@ -1,6 +1,6 @@
 """Options of listeners: how long they go on trying, what they want, and when they begin."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -292,6 +292,39 @@ async def test_in_memory_a_listener_comes_goes_and_is_replayed() -> None:
 
     assert sorted(replays) == [False, True]
     assert set(driver.broker.durables) == {"mail__hear"}
+
+
+@pytest.mark.parametrize(
+    ("start", "options", "problem"),
+    [
+        ("new", {}, "nothing to replay from 'new'; give 'all', a time"),
+        ("every", {}, "nothing to replay from 'every'"),
+        (0, {}, "a sequence from 1 to 18446744073709551615"),
+        (10**20, {}, "a sequence from 1 to 18446744073709551615"),
+        (datetime(2026, 1, 1), {}, "a time with its zone"),  # noqa: DTZ001
+        (datetime(9000, 1, 1, tzinfo=UTC), {}, "nothing is stored yet from 9000-01-01"),
+        (
+            datetime(2020, 1, 2, tzinfo=UTC),
+            {"until": datetime(2020, 1, 1, tzinfo=UTC)},
+            "the end must be later",
+        ),
+        ("all", {"until": datetime(2026, 1, 1)}, "must be a time with its zone"),  # noqa: DTZ001
+        ("all", {"until": "2026-01-01"}, "must be a time with its zone"),
+        ("all", {"until": 5}, "must be a time with its zone"),
+        ("all", {"again": "yes"}, "again='yes' must be True or False"),
+        ("all", {"again": 1}, "again=1 must be True or False"),
+    ],
+)
+async def test_a_replay_that_makes_no_sense_is_refused_at_the_call(
+    start: Any, options: dict[str, Any], problem: str
+) -> None:
+    events = EventService("mail", settings=Settings(), driver=MemoryDriver())
+    events.subscribe(UserCreated, works)
+    async with events:
+        with pytest.raises(DeclarationError) as caught:
+            await events.replay("works", start, **options)
+
+    assert problem in str(caught.value)
 
 
 # Declaring ---------------------------------------------------------------------------------------
