@@ -9,6 +9,7 @@ from typing import TextIO, cast
 from eventbus.errors import (
     CertificateError,
     ConfigurationError,
+    DriverError,
     EventBusError,
     NotAuthorizedError,
     SchemaError,
@@ -21,6 +22,7 @@ __all__ = (
     "fail_all",
     "leaves",
     "print_json",
+    "say_stopped",
     "stop_with",
     "table",
 )
@@ -60,6 +62,20 @@ def fail_all(group: BaseExceptionGroup[BaseException]) -> int:
     if len(errors) < len(leaves(group)):
         raise group
     return max(fail(one) for one in errors)
+
+
+def say_stopped(group: BaseExceptionGroup[BaseException]) -> int:
+    """Print how far it was when a signal stopped it in order, and return the exit code of that.
+
+    Raises:
+        BaseExceptionGroup: It also holds what a stop doesn't cause.
+    """
+    errors = [one for one in leaves(group) if isinstance(one, DriverError)]
+    if len(errors) < len(leaves(group)):
+        raise group
+    for one in errors:
+        print(f"{_painted('stopped:', '33;1', sys.stderr)} {one}", file=sys.stderr)
+    return 0
 
 
 def leaves(error: BaseException) -> list[BaseException]:

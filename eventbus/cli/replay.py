@@ -1,6 +1,5 @@
 """``eventbus listener replay``: hand a listener again what it has had."""
 
-import asyncio
 from datetime import datetime
 from typing import Annotated
 
@@ -34,21 +33,37 @@ def replay(
     """Hand a listener events again that it has had; ends once all are handled.
 
     Its position stays what it is, and other listeners hear nothing of it. Until the end this is
-    one more process of the service.
+    one more process of the service. SIGTERM or Ctrl-C stops it as it stops 'run', and says how
+    far it was; a second one ends it at once.
     """
+    from eventbus import runner
     from eventbus.loading import load
     from eventbus.ops import replaying
     from eventbus.settings import Settings
     from eventbus.telemetry import logs
 
-    logs.configure(Settings.load())
+    settings = Settings.load()
+    logs.configure(settings)
     place, end = _place(start), None if until is None else moment("--until", until)
-    work = replaying.replay(load(target), name, place, until=end, again=again)
-    count = asyncio.run(work)
-    if as_json:
-        console.print_json({"listener": name, "replayed": count})
-    else:
-        print(f"{name} was handed {count} event{'' if count == 1 else 's'} again")
+    service = load(target)
+
+    async def work(stop: runner.Stop) -> int:
+        stop.grace = settings.grace + runner.SLACK
+        try:
+            count = await replaying.replay(service, name, place, stop, until=end, again=again)
+        except ExceptionGroup as group:
+            if not stop.asked:
+                raise
+            return console.say_stopped(group)
+        if count is None:
+            return 0
+        if as_json:
+            console.print_json({"listener": name, "replayed": count})
+        else:
+            print(f"{name} was handed {count} event{'' if count == 1 else 's'} again")
+        return 0
+
+    raise typer.Exit(runner.run_until_stopped(work))
 
 
 def _place(start: str) -> str | int | datetime:

@@ -1,6 +1,7 @@
 """Feed one listener what it has had before, through a durable of its own, and know when it is done."""
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime
 
 from typing_extensions import override
@@ -35,21 +36,61 @@ class ReplayPump(Pump):
         self._until: datetime | None = None
         self._seen: set[int] = set()
         self._skipped: set[int] = set()
+        self._stopped = asyncio.Event()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the worker has ended it before it was done."""
+        return self._stopped.is_set()
+
+    @override
+    async def stop(self) -> None:
+        """Pull no more; a replay that isn't done then raises once what runs has ended."""
+        await super().stop()
+        self._stopped.set()
 
     async def replay(self, driver: Driver, until: datetime | None) -> int:
         """Run what is stored from the durable's beginning on, and return how many events it was.
 
         Raises:
-            DriverError: It can't be told what there is; nothing was run.
+            DriverError: It can't be told what there is, and nothing was run; or it was stopped, or
+                its durable was deleted, before all were handled.
         """
         state = await driver.measure(self.subscription.durable)
         self._total = state.pending if state is not None else 0
         self._until = until
         if self._total:
-            await self.start(driver)
+            await self._start_unless_stopped(driver)
             while not await self._is_done(driver):
-                await self._clock.sleep(LOOK_EVERY)
+                await self._rest()
         return len(self._seen - self._skipped)
+
+    async def _start_unless_stopped(self, driver: Driver) -> None:
+        if not self.is_stopped:
+            await self.start(driver)
+        if self.is_stopped:  # while it started
+            await super().stop()
+
+    async def _rest(self) -> None:
+        """Wait until it is worth to look again.
+
+        Raises:
+            DriverError: It was stopped; what ran has ended.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY):
+                await self._stopped.wait()
+        if self.is_stopped:
+            while running := self.running - {asyncio.current_task()}:
+                await asyncio.wait(running)
+            raise self._unfinished("the service stopped")
+
+    def _unfinished(self, problem: str) -> DriverError:
+        one = self.subscription
+        return DriverError(
+            f"replay of listener '{one.listener}' ended early: {problem} when {len(self._seen)} of "
+            f"{self._total} events had been handed out; replay what is missing again"
+        )
 
     async def _is_done(self, driver: Driver) -> bool:
         if self.in_hand or (len(self._seen) < self._total and not await self._is_empty(driver)):
@@ -62,8 +103,10 @@ class ReplayPump(Pump):
             state = await driver.measure(self.subscription.durable)
         except DriverError:
             return False
-        if state is None or self.in_hand:
-            return state is None
+        if self.is_stopped or self.in_hand:
+            return False
+        if state is None:
+            raise self._unfinished("its durable was deleted")
         return not state.unsettled and not (also_pending and state.pending)
 
     @override

@@ -105,16 +105,17 @@ class Worker:
         """Run what a provisioned durable of a replay hands out; return how many events it was.
 
         Raises:
-            DriverError: The server can't tell what there is.
+            DriverError: The server can't tell what there is, or the worker ended before it was done.
         """
-        assert self._group is not None, "the worker doesn't run"
+        if self._group is None:
+            raise DriverError(f"replay of listener '{subscription.listener}': the service stopped")
         dispatcher = self._dispatcher(subscription)
         pump = ReplayPump(subscription, dispatcher, self._group, self._heartbeat, self._clock)
         self._pumps.append(pump)
         try:
             return await pump.replay(self._driver, until)
         finally:
-            if pump in self._pumps:  # else the worker ends, and has stopped it
+            if not pump.is_stopped:  # else the worker ends, and sees to what runs
                 self._pumps.remove(pump)
                 await self._end(pump, SETTLE_TIME)
 

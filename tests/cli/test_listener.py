@@ -1,6 +1,7 @@
 """`eventbus listener`: how far listeners are, and pausing one that runs in another process."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,67 @@ def test_a_listener_is_replayed_and_passes_marks_only_when_it_is_told_to(
     assert marked[1] == "grind was handed 1 event again\n"
     assert past[1].startswith("grinding o-1 True\n")
     assert json.loads(past[1].partition("\n")[2]) == {"listener": "grind", "replayed": 1}
+
+
+SLOW = """
+import asyncio
+from pathlib import Path
+
+from eventbus import Context, EventService
+from schemas.order import OrderPlaced
+
+events = EventService("slow")
+
+@events.subscribe(OrderPlaced, start="all", concurrency=1)
+async def crawl(event: OrderPlaced, context: Context) -> None:
+    print("crawls", event.order_id, context.is_replay, flush=True)
+    while context.is_replay and not Path(f"go-on-{event.order_id}").exists():
+        await asyncio.sleep(0.02)
+    print("crawled", event.order_id, context.is_replay, flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_replay_in_order(
+    shop: Path, server: dict[str, str], number: signal.Signals
+) -> None:
+    (shop / "services" / "slow.py").write_text(SLOW)
+    with started("run", "services.slow:events", cwd=shop, settings=server) as process:
+        process.line("service.started")
+        for order in ("o-1", "o-2", "o-3"):
+            emit(shop, server, order)
+        process.line("crawled o-3 False")
+
+    place = ("listener", "replay", "services.slow:events", "crawl", "--from", "all")
+    with started(*place, cwd=shop, settings={**server, "EVENTBUS_GRACE": "4"}) as process:
+        process.line("crawls o-1 True")
+        process.popen.send_signal(number)
+        (shop / "go-on-o-1").touch()
+        code = process.end()
+
+    assert code == 0, process.lines
+    assert process.has("of 3 events had been handed out")
+    assert process.has("crawled o-1 True")
+    assert not process.has("crawls o-3")
+    durables = listed(shop, server)["crawl"]["durables"]
+    assert [one["durable"] for one in durables] == ["slow__crawl"]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--from", "1h", "--until", "2h"], "the end must be later"),
+        (["--from", "9000-01-01T00:00Z"], "nothing is stored yet"),
+        (["--from", "99999999999999999999999"], "a sequence from 1 to"),
+    ],
+)
+def test_a_replay_of_nothing_is_refused(
+    shop: Path, server: dict[str, str], options: list[str], problem: str
+) -> None:
+    done = cli("listener", "replay", "services.shop:events", "pack", *options, cwd=shop, **server)
+
+    assert done.returncode == 2
+    assert problem in done.stderr
 
 
 def test_a_pause_without_an_end_says_so(

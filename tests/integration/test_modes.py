@@ -11,8 +11,9 @@ import pytest
 from eventbus import Context, EventService, Retry
 from eventbus.delivery import Outcome
 from eventbus.drivers.jetstream.driver import JetStreamDriver
+from eventbus.drivers.memory.driver import MemoryDriver
 from eventbus.embedded import NatsServer
-from eventbus.errors import DeclarationError, TopologyError
+from eventbus.errors import DeclarationError, DriverError, TopologyError
 from eventbus.settings import Settings
 from eventbus.telemetry.signals import Happened, Settled
 from tests.integration.rig import plain
@@ -240,3 +241,53 @@ async def test_a_replay_begins_and_ends_at_a_time(nats_server: NatsServer) -> No
         assert await one.events.replay(one.name, "all", until=times[0]) == 0
         with pytest.raises(DeclarationError, match="nothing to replay"):
             await one.events.replay(one.name, "new")
+
+
+@pytest.mark.parametrize("driver", ["jetstream", "memory"])
+async def test_a_replay_whose_service_stops_says_how_far_it_was(
+    nats_server: NatsServer, driver: str
+) -> None:
+    one = Process(nats_server, driver=driver)
+    began = asyncio.Event()
+
+    async def slow(event: OrderPlaced, context: Context) -> None:
+        one.got.append(event.order_id)
+        if context.is_replay:
+            began.set()
+            await asyncio.Event().wait()
+
+    one.events.subscribe(OrderPlaced, slow, concurrency=1)
+    async with running(one):
+        await one.emit("o-1", "o-2", "o-3")
+        assert await one.until("o-1", "o-2", "o-3")
+        one.got.clear()
+        replaying = asyncio.gather(one.events.replay(slow, "all"), return_exceptions=True)
+        await began.wait()
+        await one.events.stop()
+        async with asyncio.timeout(60):
+            (ended,) = await replaying
+
+    assert isinstance(ended, DriverError)
+    assert "replay of listener 'slow' ended early: the service stopped when 1 of 3" in str(ended)
+    assert one.got == ["o-1"]
+    if driver == "jetstream":
+        assert set(await consumers(nats_server)) == {"shop__slow"}
+
+
+async def test_a_replay_whose_durable_is_deleted_does_not_pass_for_done() -> None:
+    driver = MemoryDriver()
+    events = EventService("shop", settings=Settings(grace=2), driver=driver)
+    runs: list[str] = []
+
+    async def hear(event: OrderPlaced, context: Context) -> None:
+        runs.append(event.order_id)
+        if context.is_replay:
+            (gone,) = set(driver.broker.durables) - {"shop__hear"}
+            driver.broker.durables.pop(gone)
+
+    events.subscribe(OrderPlaced, hear, concurrency=1)
+    async with events:
+        await events.emit(OrderPlaced(order_id="o-1"))
+        async with asyncio.timeout(60):
+            with pytest.raises(DriverError, match="its durable was deleted"):
+                await events.replay(hear, "all")
