@@ -64,8 +64,8 @@ def fail_all(group: BaseExceptionGroup[BaseException]) -> int:
     return max(fail(one) for one in errors)
 
 
-def say_stopped(group: BaseExceptionGroup[BaseException]) -> int:
-    """Print how far it was when a signal stopped it in order, and return the exit code of that.
+def say_stopped(group: BaseExceptionGroup[BaseException]) -> None:
+    """Print how far it was when a signal stopped it in order.
 
     Raises:
         BaseExceptionGroup: It also holds what a stop doesn't cause.
@@ -75,7 +75,6 @@ def say_stopped(group: BaseExceptionGroup[BaseException]) -> int:
         raise group
     for one in errors:
         print(f"{_painted('stopped:', '33;1', sys.stderr)} {one}", file=sys.stderr)
-    return 0
 
 
 def leaves(error: BaseException) -> list[BaseException]:

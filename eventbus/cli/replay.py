@@ -33,8 +33,8 @@ def replay(
     """Hand a listener events again that it has had; ends once all are handled.
 
     Its position stays what it is, and other listeners hear nothing of it. Until the end this is
-    one more process of the service. SIGTERM or Ctrl-C stops it as it stops 'run', and says how
-    far it was; a second one ends it at once.
+    one more process of the service. SIGTERM or Ctrl-C stops it in order, as it stops 'run', and
+    it says how far it was; the exit code is the signal's then. A second one ends it at once.
     """
     from eventbus import runner
     from eventbus.loading import load
@@ -54,9 +54,10 @@ def replay(
         except ExceptionGroup as group:
             if not stop.asked:
                 raise
-            return console.say_stopped(group)
+            console.say_stopped(group)
+            return stop.code
         if count is None:
-            return 0
+            return stop.code
         if as_json:
             console.print_json({"listener": name, "replayed": count})
         else:
