@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from sqlite3 import OperationalError
 
 from sqlalchemy import Connection, Engine, MetaData, event, inspect, make_url, select, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from eventbus.errors import SettingsError, StoreError
 from eventbus.stores.sql.tables import LANES, lanes, metadata
@@ -32,6 +34,8 @@ CREATING = 0x6576656E74627573
 """The advisory lock of whoever creates tables on PostgreSQL: the name of this package."""
 BUSY_TIMEOUT = 10_000
 """Milliseconds that SQLite waits for another writer."""
+AGAIN = 20
+"""Milliseconds after which a new file is asked again to be written ahead."""
 
 
 def engine_of(url: str) -> AsyncEngine:
@@ -71,8 +75,8 @@ def _tune(engine: Engine) -> None:
         # Python's own begins no transaction before a savepoint, whose release then commits.
         connection.isolation_level = None
         cursor = connection.cursor()
+        _write_ahead(cursor)
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
-        cursor.execute("PRAGMA journal_mode = WAL")
         cursor.close()
 
     @event.listens_for(engine, "invalidate")
@@ -87,6 +91,20 @@ def _tune(engine: Engine) -> None:
         # One that reads first and then writes can't wait for another writer, and fails at once.
         reads = connection.get_execution_options().get(READS, False)
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _write_ahead(cursor: DBAPICursor) -> None:
+    """Have the file written ahead, as its first connections of several processes may do at once.
+
+    SQLite waits with a lock in hand that those need whom it waits for; so it is asked again.
+    """
+    cursor.execute("PRAGMA busy_timeout = 0")
+    for _ in range(BUSY_TIMEOUT // AGAIN):
+        with suppress(OperationalError):
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        await_only(asyncio.sleep(AGAIN / 1000))
+    cursor.execute("PRAGMA journal_mode = WAL")
 
 
 def reading(engine: AsyncEngine) -> AsyncEngine:
