@@ -1,7 +1,7 @@
 """One emit: envelope, chain, codec, driver, receipt."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -19,7 +19,7 @@ from eventbus.envelope import Envelope, Message
 from eventbus.enveloping import check_options, enveloped, is_plain
 from eventbus.errors import BackpressureError, DeclarationError
 from eventbus.event import Event
-from eventbus.lot import LEAST, Lot, Result
+from eventbus.lot import LEAST, Asked, Lot, is_event
 from eventbus.middleware.base import EmitOptions, chain_emit
 from eventbus.postponed import Postponed
 from eventbus.routing import Choose, Publishing, Route, Way, Ways
@@ -62,6 +62,7 @@ class Emitter:
         scope, way = current_scope(), self._ways.choose(event, options)
         known = self._unresolved.id_of(event, scope.handled)
         envelope = self._enveloped(event, options, way, known, scope)
+        self._unresolved.take(event, known)
         if way.is_immediate and self._deferred(way, envelope, options):
             return Receipt(envelope.id, "", 0, driver=way.driver.name, pending=True)
         started = self._telling.now()
@@ -76,10 +77,9 @@ class Emitter:
                 fresh = known is None and scope.handled is None and options.get("id") is None
                 receipt = await accepted(way.driver, envelope, receipt, fresh=fresh)
         except (Exception, asyncio.CancelledError) as exc:
-            self._unresolved.consider(exc, event, envelope.id, scope.handled)
+            self._unresolved.consider(exc, event, envelope.id, scope.handled, known)
             self._telling.failed(way.driver.name, envelope, exc, started)
             raise
-        self._unresolved.resolve(event, known)
         if receipt.pending:
             self._tell_later(way, envelope, receipt, started)
         else:
@@ -163,56 +163,59 @@ class Emitter:
         """Emit events at once, in their order; return their receipts in the same order.
 
         Raises:
-            ExceptionGroup: What the emits that failed raised; the others are stored.
-            Exception: What ``events`` raises, once those before have ended.
+            ExceptionGroup: What the emits that failed raised, and at the end what ``events``
+                raised, if they did; the others are stored.
+            Exception: What ``events`` raised, where none failed; those before are stored.
         """
-        todo = iter(events)
-        results, left = await self._in_a_lot(todo)
-        await self._one_by_one([*left, *todo], results)
-        errors = [one for one in results if isinstance(one, Exception)]
-        if errors:
-            raise ExceptionGroup(f"{len(errors)} of {len(results)} events failed", errors)
-        return [one for one in results if isinstance(one, Receipt)]
+        with Asked(self._unresolved, current_scope().handled) as asked:
+            todo = await self._in_a_lot(asked, asked.taken(events))
+            await self._one_by_one(asked, todo)
+            asked.check()
+            return [one for one in asked.results if isinstance(one, Receipt)]
 
-    async def _in_a_lot(self, events: Iterator[Event]) -> tuple[list[Result], list[Event]]:
-        """Emit events through the driver's pipeline; return their results, and what is left.
+    async def _in_a_lot(self, asked: Asked, todo: Iterator[object]) -> Iterator[object]:
+        """Emit events through the driver's pipeline; return what is left.
 
         None go that way where one needs what a single emit has: a transaction, a handled event, a
-        trace, the id of an emit before.
+        trace.
         """
         driver, scope = self._ways.pipeline, current_scope()
         alone = scope.handled is not None or scope.trace or open_transaction() is not None
-        if driver is None or alone or self._unresolved:
-            return [], []
-        first = list(islice(events, LEAST))
+        if driver is None or alone:
+            return todo
+        first = list(islice(todo, LEAST))
+        todo = chain(first, todo)
         if len(first) < LEAST:
-            return [], first
+            return todo
         way = self._ways.own
         prefix = way.route.subjects.prefix
 
-        def made(event: Event) -> tuple[Envelope, Message]:
-            envelope = self._enveloped(event, {}, way, None, scope)
+        def made(event: Event, known: str | None) -> tuple[Envelope, Message]:
+            envelope = self._enveloped(event, {}, way, known, scope)
             return envelope, codec.encode(envelope, prefix + envelope.name)
 
-        lot, rest = Lot(driver, self._telling, self._unresolved), iter(first)
-        left = await lot.run(chain(rest, events), made)
-        return lot.results, [*left, *rest]
+        left = await Lot(driver, self._telling, self._unresolved, asked).run(todo, made)
+        return chain(left, todo)
 
-    async def _one_by_one(self, events: Sequence[Event], results: list[Result]) -> None:
-        """Emit each by itself, many at a time."""
-        numbered = iter(list(enumerate(events, len(results))))
-        results += [None] * len(events)
+    async def _one_by_one(self, asked: Asked, todo: Iterator[object]) -> None:
+        """Emit each by itself, many at a time; the next is asked for as one has ended."""
+        first = list(islice(todo, AT_ONCE))
+        left = chain(first, todo)
 
         async def work() -> None:
-            for number, event in numbered:
+            for event in left:
+                if not is_event(event):
+                    asked.refuse(event)
+                    continue
+                number = asked.begin(event)
                 try:
-                    results[number] = await self.emit(event, {})
+                    asked.results[number] = await self.emit(event, {})
                 except Exception as exc:  # noqa: BLE001 - all are raised together
-                    results[number] = exc
+                    asked.results[number] = exc
 
         # What one has begun is on its way before the next begins, so their order is kept.
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(AT_ONCE, len(events))):
+            for _ in first:
                 group.create_task(work())
 
     def _way_to(self, route: Route) -> Way:

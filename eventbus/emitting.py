@@ -117,10 +117,13 @@ class Emitting(Parts):
 
         Not atomic: where some fail, the others are stored. They may come from a generator: it is
         asked for the next ones as those before go, so that they needn't be in memory together.
+        After a call that was cancelled or raised, emitting the same objects again stores none of
+        them twice (P2).
 
         Raises:
-            ExceptionGroup: What the emits that failed raised.
-            Exception: What ``events`` itself raises, once those before have ended.
+            ExceptionGroup: What the emits that failed raised; what ``events`` itself raised
+                comes last. What is no event fails with a TypeError.
+            Exception: What ``events`` itself raises, once those before have ended; none failed.
         """
         if active_fakes():
             return [await self.emit(one) for one in events]

@@ -1,4 +1,4 @@
-"""The ids of emits of which nobody knows whether they are stored (P2)."""
+"""The ids of emits that may be repeated, so that nothing is stored twice (P2)."""
 
 import asyncio
 import weakref
@@ -14,7 +14,8 @@ __all__ = ("Unresolved",)
 @dataclass(frozen=True, slots=True)
 class _Unresolved:
     event: weakref.ref[Event]
-    id: str
+    ids: list[str]
+    """More than one where the object was emitted several times."""
     run: Handled | None
     """The listener's run that emitted it; in another one the object stands for another event."""
 
@@ -30,28 +31,45 @@ class Unresolved:
         return len(self._kept)
 
     def id_of(self, event: Event, run: Handled | None) -> str | None:
-        """Return the id that an emit of this object left unresolved in this place."""
-        one = self._kept.get(id(event)) if self._kept else None
-        if one is None or one.event() is not event or one.run is not run:
-            return None
-        return one.id
+        """Return the id that the next emit of this object in this place is to have."""
+        one = self._of(event, run) if self._kept else None
+        return None if one is None else one.ids[0]
 
     def keep(self, event: Event, event_id: str, run: Handled | None) -> None:
-        """Have the next emit of this object in this place use its id again."""
+        """Have an emit of this object in this place use the id again."""
+        one = self._of(event, run)
+        if one is not None:
+            one.ids.append(event_id)
+            return
         number = id(event)
         forget = self._kept.pop
         # Nothing keeps the event alive for this; when it goes, so does the entry.
         reference = weakref.ref(event, lambda _: forget(number, None))
-        self._kept[number] = _Unresolved(reference, event_id, run)
+        self._kept[number] = _Unresolved(reference, [event_id], run)
 
     def consider(
-        self, error: BaseException, event: Event, event_id: str, run: Handled | None
+        self,
+        error: BaseException,
+        event: Event,
+        event_id: str,
+        run: Handled | None,
+        known: str | None,
     ) -> None:
-        """Keep the id of an emit that ended so that nobody knows whether it is stored."""
-        if isinstance(error, (EmitUnknown, asyncio.CancelledError)):
+        """Keep the id of an emit that failed, where it may be stored by this try or one before."""
+        if known is not None or isinstance(error, (EmitUnknown, asyncio.CancelledError)):
             self.keep(event, event_id, run)
 
-    def resolve(self, event: Event, event_id: str | None) -> None:
-        """Forget an object whose event is stored, under an id that was kept of it."""
-        if event_id is not None:
-            self._kept.pop(id(event), None)
+    def take(self, event: Event, known: str | None) -> None:
+        """Forget the id that `id_of` returned: an emit has begun with it, and no other may."""
+        if known is None:
+            return
+        one = self._kept[id(event)]
+        del one.ids[0]
+        if not one.ids:
+            del self._kept[id(event)]
+
+    def _of(self, event: Event, run: Handled | None) -> _Unresolved | None:
+        one = self._kept.get(id(event))
+        if one is None or one.event() is not event or one.run is not run:
+            return None
+        return one

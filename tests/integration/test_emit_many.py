@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
+from typing import TypeAlias
 
 import pytest
 
 from eventbus import Event, EventService, Receipt, Settings
 from eventbus.drivers.memory import MemoryBroker, MemoryDriver
 from eventbus.embedded import NatsServer
+from eventbus.envelope import Envelope
 from eventbus.errors import (
     BackpressureError,
     DriverError,
@@ -18,6 +20,7 @@ from eventbus.errors import (
     InvalidEventError,
     PayloadTooLargeError,
 )
+from eventbus.middleware.base import CallEmit, EmitMiddleware
 from eventbus.telemetry.signals import EmitFailed, Emitted, Happened
 from tests.integration.rig import Line, stored_ids
 
@@ -40,6 +43,15 @@ def boxes(many: int, content: str = "") -> list[BoxSent]:
     return [BoxSent(number=str(one), content=content) for one in range(many)]
 
 
+async def passed_on(envelope: Envelope, call_next: CallEmit) -> Receipt:
+    return await call_next(envelope)
+
+
+Emits: TypeAlias = tuple[EmitMiddleware, ...]
+WAYS = pytest.mark.parametrize("middleware", [(), (passed_on,)], ids=["pipeline", "one by one"])
+"""Emit middleware has each event go by itself."""
+
+
 class Heard:
     """What observers are told of emits; a test may act at one of them."""
 
@@ -59,11 +71,12 @@ class Heard:
 
 @asynccontextmanager
 async def serving(
-    url: str, heard: Heard | None = None, **more: object
+    url: str, heard: Heard | None = None, middleware: Emits = (), **more: object
 ) -> AsyncIterator[EventService]:
     given: dict[str, object] = {"nats_url": url, "emit_timeout": LONG, **more}
     events = EventService("shop", settings=Settings(**given))  # type: ignore[arg-type]
     events.registry.register(BoxSent)
+    events.use(emit=middleware)
     if heard is not None:
         events.observe(heard)
     async with events:
@@ -251,11 +264,14 @@ async def test_events_of_another_driver_go_as_they_would_alone(nats_server: Nats
     assert await stored_ids(nats_server.url) == [one.id for one in receipts[:30]]
 
 
-async def test_a_generator_is_asked_for_events_as_those_before_go(nats_server: NatsServer) -> None:
+@WAYS
+async def test_a_generator_is_asked_for_events_as_those_before_go(
+    nats_server: NatsServer, middleware: Emits
+) -> None:
     heard, made = Heard(), count()
     made_at_first: list[int] = []
     heard.act = 1, lambda: made_at_first.append(next(made))
-    async with serving(nats_server.url, heard) as events:
+    async with serving(nats_server.url, heard, middleware) as events:
         receipts = await events.emit_many(BoxSent(number=str(next(made))) for _ in range(2000))
 
     assert len(receipts) == 2000
@@ -292,3 +308,92 @@ async def test_without_a_connection_each_fails_and_none_is_stored(nats_server: N
     assert len(raised.value.exceptions) == failed == 700
     assert all(isinstance(one, DriverError) for one in raised.value.exceptions)
     assert await stored_ids(nats_server.url) == [one.id for one in again]
+
+
+@WAYS
+async def test_a_call_that_was_cancelled_half_way_is_emitted_again_and_stores_nothing_twice(
+    nats_server: NatsServer, middleware: Emits
+) -> None:
+    lot, heard = boxes(2000), Heard()
+    async with serving(nats_server.url, heard, middleware) as events:
+        some = asyncio.Event()
+        heard.act = 700, some.set
+        async with asyncio.timeout(LONG), asyncio.TaskGroup() as group:
+            emits = group.create_task(events.emit_many(lot))
+            await some.wait()
+            emits.cancel()
+        receipts = await events.emit_many(lot)
+
+    stored = await stored_ids(nats_server.url)
+    assert len(set(stored)) == 2000
+    assert sorted(one.id for one in receipts) == sorted(stored)
+
+
+async def test_a_call_of_which_one_failed_is_emitted_again_and_stores_the_others_once(
+    nats_server: NatsServer,
+) -> None:
+    lot, big = boxes(40), BoxSent(number="big", content="x" * 2_000_000)
+    async with serving(nats_server.url) as events:
+        for _ in range(2):
+            with pytest.raises(ExceptionGroup):
+                await events.emit_many([*lot, big])
+        await events.emit_many(lot)
+        after = await events.emit_many(lot)
+
+    stored = await stored_ids(nats_server.url)
+    assert len(stored) == len(set(stored)) == 80
+    assert not any(one.duplicate for one in after)
+
+
+async def test_one_object_twice_in_a_call_that_failed_is_two_events_again(
+    nats_server: NatsServer,
+) -> None:
+    lot, big = [BoxSent(number="1")] * 40, BoxSent(number="big", content="x" * 2_000_000)
+    async with serving(nats_server.url) as events:
+        with pytest.raises(ExceptionGroup):
+            await events.emit_many([*lot, big])
+        receipts = await events.emit_many(lot)
+
+    assert sorted(one.id for one in receipts) == sorted(await stored_ids(nats_server.url))
+    assert len({one.id for one in receipts}) == 40
+
+
+@pytest.mark.parametrize("many", [5, 30])
+@WAYS
+async def test_those_before_what_the_events_raise_are_stored_whichever_way_they_go(
+    nats_server: NatsServer, many: int, middleware: Emits
+) -> None:
+    def some() -> Iterator[BoxSent]:
+        yield from boxes(many)
+        raise LookupError("no more of them")
+
+    async with serving(nats_server.url, middleware=middleware) as events:
+        with pytest.raises(LookupError):
+            await events.emit_many(some())
+
+    assert len(await stored_ids(nats_server.url)) == many
+
+
+@pytest.mark.parametrize("many", [5, 30])
+async def test_a_failure_is_told_with_what_they_raise(nats_server: NatsServer, many: int) -> None:
+    def some() -> Iterator[BoxSent]:
+        yield from [BoxSent(number="big", content="x" * 2_000_000), *boxes(many)]
+        raise LookupError("no more of them")
+
+    async with serving(nats_server.url) as events:
+        with pytest.raises(ExceptionGroup) as raised:
+            await events.emit_many(some())
+
+    assert [type(one) for one in raised.value.exceptions] == [PayloadTooLargeError, LookupError]
+    assert len(await stored_ids(nats_server.url)) == many
+
+
+@pytest.mark.parametrize("many", [5, 30])
+async def test_what_is_no_event_fails_alone(nats_server: NatsServer, many: int) -> None:
+    lot: list[object] = [*boxes(many), {"number": "1"}, BoxSent, *boxes(many)]
+    async with serving(nats_server.url) as events:
+        with pytest.raises(ExceptionGroup) as raised:
+            await events.emit_many(lot)  # type: ignore[arg-type]
+
+    assert [type(one) for one in raised.value.exceptions] == [TypeError] * 2
+    assert len(await stored_ids(nats_server.url)) == 2 * many
