@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from statistics import median
 
-__all__ = ("TARGETS", "Comparison", "Found", "Target", "Verdict")
+__all__ = ("TARGETS", "Comparison", "Figures", "Found", "Target", "Verdict")
 
 Found = dict[str, dict[str, list[dict[str, float]]]]
 """Case, contestant, then the figures of each run; those of a run that failed are empty."""
@@ -56,7 +56,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Figures:
     """All that was found."""
 
     found: Found
@@ -79,6 +79,11 @@ class Comparison:
         runs = self.found.get(case, {}).get(who, [])
         values = [run[figure] for run in runs if figure in run]
         return median(values) if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Figures):
+    """What was found of the bus, held against its targets."""
 
     def ratio(self, case: str, who: str, figure: str) -> float | None:
         """Return a contestant's median in relation to nats-py's."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.comparison import Found
+from bench.comparison import Figures
 from bench.report import machine, version_of
 
 __all__ = ("Outboxes", "markdown", "write")
@@ -29,29 +29,8 @@ SOON = 10_000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outboxes:
-    """All that was found."""
-
-    found: Found
-    sizes: dict[str, int]
-    rounds: int
-    missing: dict[str, str]
-
-    @property
-    def failed(self) -> list[str]:
-        """Return the runs that failed."""
-        return [
-            f"{who} at {case}"
-            for case, contestants in self.found.items()
-            for who, runs in contestants.items()
-            if not all(runs)
-        ]
-
-    def median(self, case: str, who: str, figure: str) -> float | None:
-        """Return the median over the rounds, or ``None`` where there is none."""
-        runs = self.found.get(case, {}).get(who, [])
-        values = [run[figure] for run in runs if figure in run]
-        return median(values) if values else None
+class Outboxes(Figures):
+    """What was found of the outboxes."""
 
     def ratio(self, case: str, figure: str, one: str, other: str) -> float | None:
         """Return the median over the rounds of one's figure in relation to the other's."""

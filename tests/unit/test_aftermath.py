@@ -1,6 +1,6 @@
 """Nobody waits for the server to confirm what went well, and nothing is told before it has."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ from eventbus.delivery import Outcome
 from eventbus.errors import SettleError
 from eventbus.telemetry.signals import Settled, Stuck
 from tests.unit.bench import Bench, UserCreated, arriving
-from tests.unit.conftest import FakeDelivery
+from tests.unit.conftest import Afterwards, FakeDelivery
 
 
 class Soon(FakeDelivery):
@@ -19,23 +19,6 @@ class Soon(FakeDelivery):
 
     def ack_soon(self, done: Callable[[bool], None]) -> None:
         self.told = done
-
-
-class Aftermath:
-    """Counts what isn't confirmed."""
-
-    def __init__(self) -> None:
-        self.open = 0
-        self.left: list[Coroutine[object, object, None]] = []
-
-    def began(self) -> None:
-        self.open += 1
-
-    def ended(self) -> None:
-        self.open -= 1
-
-    def go_on(self, coroutine: Coroutine[object, object, None]) -> None:
-        self.left.append(coroutine)
 
 
 async def listen(event: UserCreated) -> None: ...
@@ -54,7 +37,7 @@ def endings(bench: Bench) -> list[Settled | Stuck]:
 
 
 async def test_an_event_is_settled_once_the_server_has_confirmed(bench: Bench) -> None:
-    delivery, aftermath = soon(bench), Aftermath()
+    delivery, aftermath = soon(bench), Afterwards()
 
     await bench.dispatcher(listen)(delivery, aftermath=aftermath)
     assert (endings(bench), aftermath.open) == ([], 1)
@@ -67,7 +50,7 @@ async def test_an_event_is_settled_once_the_server_has_confirmed(bench: Bench) -
 
 
 async def test_what_the_server_did_not_confirm_is_acknowledged_alone(bench: Bench) -> None:
-    delivery, aftermath = soon(bench), Aftermath()
+    delivery, aftermath = soon(bench), Afterwards()
 
     await bench.dispatcher(listen)(delivery, aftermath=aftermath)
     assert delivery.told is not None
@@ -82,7 +65,7 @@ async def test_what_the_server_did_not_confirm_is_acknowledged_alone(bench: Benc
 
 
 async def test_what_can_not_be_acknowledged_alone_either_is_stuck(bench: Bench) -> None:
-    delivery, aftermath = soon(bench, fails={"ack": SettleError("gone")}), Aftermath()
+    delivery, aftermath = soon(bench, fails={"ack": SettleError("gone")}), Afterwards()
 
     await bench.dispatcher(listen)(delivery, aftermath=aftermath)
     assert delivery.told is not None
@@ -103,7 +86,7 @@ async def test_what_can_not_be_acknowledged_alone_either_is_stuck(bench: Bench) 
 async def test_everything_else_is_settled_at_once(
     bench: Bench, listener: Any, changes: dict[str, Any], options: dict[str, Any]
 ) -> None:
-    delivery, aftermath = soon(bench, **changes), Aftermath()
+    delivery, aftermath = soon(bench, **changes), Afterwards()
 
     await bench.dispatcher(listener, **options)(delivery, aftermath=aftermath)
 

@@ -1,16 +1,10 @@
-"""Writers, relays and listeners as processes that can be killed, and what they have committed.
-
-``python -m tests.faults.harness.bank`` is the process that forks them: so a new one is there in
-some milliseconds, and many can be killed.
-"""
+"""Writers, relays and listeners as processes that can be killed, and what they have committed."""
 
 import asyncio
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +17,7 @@ from eventbus.settings import Settings
 from eventbus.stores.sql import outbox as sql_outbox
 from eventbus.stores.sql.engine import create_tables, opened, reading
 from eventbus.stores.sql.tables import outbox
+from tests.faults.harness.forking import Forker, fork_what_is_ordered
 from tests.faults.harness.ground import ApiRefusedError, Ground
 from tests.faults.harness.history import Entry, FileLedger, History, What
 from tests.faults.harness.step import StepTaken
@@ -73,14 +68,7 @@ class Bank:
         self._told = History()
         self._told.follow(self._ledger)
         self._log_file = folder / "bank.log"
-        self._log = self._log_file.open("ab")
-        self._forker = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.harness.bank"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
+        self._forker = Forker("tests.faults.harness.bank", self._log_file)
 
     @classmethod
     @asynccontextmanager
@@ -96,7 +84,7 @@ class Bank:
             try:
                 yield bank
             finally:
-                await asyncio.to_thread(bank.close)
+                await bank.close()
 
     engine: AsyncEngine
 
@@ -130,15 +118,7 @@ class Bank:
             return sorted(await connection.scalars(select(effects.c.mark)))
 
     async def _fork(self, role: str, thread: str, seconds: float = 0.0) -> int:
-        order = json.dumps([role, self._given, thread, seconds, str(self._ledger)])
-        return await asyncio.to_thread(self._ask, order)
-
-    def _ask(self, order: str) -> int:
-        assert self._forker.stdin is not None
-        assert self._forker.stdout is not None
-        self._forker.stdin.write(f"{order}\n")
-        self._forker.stdin.flush()
-        return int(self._forker.stdout.readline())
+        return await self._forker.fork([role, self._given, thread, seconds, str(self._ledger)])
 
     async def kill_soon(self, process: int, chance: random.Random) -> None:
         """End a process as a crash would, at a random point of its work."""
@@ -277,10 +257,9 @@ class Bank:
         if not await comes_true(condition, PATIENCE):
             raise AssertionError(f"I1: no {wanted} within {PATIENCE:g} s")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End all processes."""
-        self._forker.communicate()
-        self._log.close()
+        await self._forker.close()
 
 
 def in_order(marks: list[str]) -> bool:
@@ -338,25 +317,9 @@ def _become(
             asyncio.run(events.run())
 
 
-def _main() -> None:
-    """Fork what standard input asks for; when it closes, kill what still lives."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
-    forked: list[int] = []
-    for line in sys.stdin:
-        process = os.fork()
-        if process == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            try:
-                _become(*json.loads(line))
-            finally:
-                os._exit(1)
-        forked.append(process)
-        sys.stdout.write(f"{process}\n")
-        sys.stdout.flush()
-    for process in forked:
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+def _work(order: str) -> None:
+    _become(*json.loads(order))
 
 
 if __name__ == "__main__":
-    _main()
+    fork_what_is_ordered(_work)

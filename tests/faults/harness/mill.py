@@ -1,24 +1,19 @@
-"""Processes whose atomic listener makes two events of one, which can be killed at any point.
-
-``python -m tests.faults.harness.mill`` is the process that forks them: so a new one is there in
-some milliseconds, and many can be killed.
-"""
+"""Processes whose atomic listener makes two events of one, which can be killed at any point."""
 
 import asyncio
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
 from eventbus import Context, Event, EventService, Retry
 from eventbus.settings import Settings
+from tests.faults.harness.forking import Forker, fork_what_is_ordered
 from tests.faults.harness.ground import Ground
 from tests.faults.harness.step import StepTaken
 from tests.waiting import eventually
@@ -62,14 +57,7 @@ class Mill:
     def __init__(self, server: str, folder: Path) -> None:
         self._server = server
         self._ground = Ground(server)
-        self._log = (folder / "mill.log").open("ab")
-        self._forker = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.harness.mill"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
+        self._forker = Forker("tests.faults.harness.mill", folder / "mill.log")
 
     @classmethod
     @asynccontextmanager
@@ -79,18 +67,11 @@ class Mill:
         try:
             yield mill
         finally:
-            await asyncio.to_thread(mill.close)
+            await mill.close()
 
     async def worker(self) -> int:
         """Start a process; return its number."""
-        return await asyncio.to_thread(self._fork)
-
-    def _fork(self) -> int:
-        assert self._forker.stdin is not None
-        assert self._forker.stdout is not None
-        self._forker.stdin.write(f"{json.dumps(self._server)}\n")
-        self._forker.stdin.flush()
-        return int(self._forker.stdout.readline())
+        return await self._forker.fork(self._server)
 
     async def kill_soon(self, process: int, chance: random.Random) -> None:
         """End a process as a crash would, at a random point of its work."""
@@ -122,31 +103,14 @@ class Mill:
 
         await eventually(is_done, PATIENCE, state=self.stored)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End all processes."""
-        self._forker.communicate()
-        self._log.close()
+        await self._forker.close()
 
 
-def _main() -> None:
-    """Fork a worker for each line of standard input; when it closes, kill what still lives."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
-    forked: list[int] = []
-    for line in sys.stdin:
-        process = os.fork()
-        if process == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            try:
-                asyncio.run(service(json.loads(line)).run())
-            finally:
-                os._exit(1)
-        forked.append(process)
-        sys.stdout.write(f"{process}\n")
-        sys.stdout.flush()
-    for process in forked:
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+def _grind(order: str) -> None:
+    asyncio.run(service(json.loads(order)).run())
 
 
 if __name__ == "__main__":
-    _main()
+    fork_what_is_ordered(_grind)
