@@ -27,7 +27,7 @@ class Tally:
     def __init__(self, created: datetime) -> None:
         self.created = created
         """When it was made."""
-        self.value: float = 0
+        self.value: float = 0.0
         """Add to it, or set it."""
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from itertools import count
 from typing import TypeAlias
 
-from typing_extensions import override
 
 from eventbus.drivers.jetstream.frame import Frame
 
@@ -32,7 +31,7 @@ _MSG, _HMSG = b"MH"
 _END = b"\r\n"
 
 
-class Lane(asyncio.Protocol):
+class Lane:
     """Writes and reads on one TCP connection; attached, it is the connection's protocol."""
 
     def __init__(self, transport: asyncio.Transport, below: asyncio.Protocol, most: int) -> None:
@@ -50,7 +49,7 @@ class Lane(asyncio.Protocol):
         self._rest: list[bytes] = []
         self._missing = 0
         transport.set_write_buffer_limits(high=most)
-        transport.set_protocol(self)
+        transport.set_protocol(self)  # type: ignore[arg-type]
 
     # Writing.
 
@@ -95,7 +94,6 @@ class Lane(asyncio.Protocol):
 
     # Reading.
 
-    @override
     def data_received(self, data: bytes) -> None:
         """Take the messages out and pass the rest on."""
         if self._rest:
@@ -152,24 +150,20 @@ class Lane(asyncio.Protocol):
 
     # The rest of a protocol is nats-py's.
 
-    @override
     def eof_received(self) -> bool | None:
         """Tell nats-py, which then closes the connection and says so."""
         return self._below.eof_received()
 
-    @override
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell nats-py."""
         self._written.clear()
         self._below.connection_lost(exc)
 
-    @override
     def pause_writing(self) -> None:
         """Tell nats-py's writer that the socket is full."""
         self.is_full = True
         self._below.pause_writing()
 
-    @override
     def resume_writing(self) -> None:
         """Tell nats-py's writer that there is room again."""
         self.is_full = False

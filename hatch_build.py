@@ -1,0 +1,148 @@
+"""Compiles the modules that every event goes through, with mypyc, into a wheel of this platform.
+
+Off unless asked for: ``HATCH_BUILD_HOOKS_ENABLE=1 pip wheel .`` (see docs/adr/0018-compiled.md).
+The wheel holds the Python files as well; beside a compiled one they are what tracebacks show.
+"""
+
+import ast
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+PACKAGE = "eventbus"
+COMPILED = """
+    codec correlation driving emission envelope enveloping glance headers ids judging lot owner
+    records routing shortcut telling unresolved wiring
+    drivers.receipt drivers.jetstream.acks drivers.jetstream.checks drivers.jetstream.consumer
+    drivers.jetstream.frame drivers.jetstream.lane drivers.jetstream.link
+    drivers.jetstream.message drivers.jetstream.pinned drivers.jetstream.progress
+    drivers.jetstream.publisher
+    telemetry.metrics telemetry.signals telemetry.tallies
+    worker.flow worker.heartbeat worker.pump
+"""
+"""What an event goes through on its usual way, by the figures of bench/README.md."""
+
+
+class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Adds the compiled modules to a wheel; an editable installation has none."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, object]) -> None:
+        """Compile, and have the wheel say for which Python and platform it is."""
+        if version != "standard":
+            return
+        self._folder = tempfile.TemporaryDirectory(prefix="eventbus-")
+        built = compiled(Path(self.root), Path(self._folder.name))
+        build_data["force_include"] = {str(file): str(place) for file, place in built}
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, object], artifact: str) -> None:
+        """Remove what was only needed for it."""
+        if version == "standard":
+            self._folder.cleanup()
+
+
+def compiled(root: Path, folder: Path) -> list[tuple[Path, Path]]:
+    """Compile in a folder; return the libraries, and where each belongs in the wheel."""
+    from mypyc.build import mypycify  # noqa: PLC0415 - only who compiles needs it
+    from setuptools import Distribution
+    from setuptools.command.build_ext import build_ext
+
+    shutil.copytree(root / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("*.so"))
+    (folder / "mypy.ini").write_text("[mypy]\nplugins = pydantic.mypy\nenable_error_code =\n")
+    files = [f"{PACKAGE}/{name.replace('.', '/')}.py" for name in COMPILED.split()]
+    for file in files:
+        (folder / file).write_text(with_constructors((folder / file).read_text()))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        extensions = mypycify(
+            ["--config-file", "mypy.ini", *files],
+            opt_level=os.environ.get("EVENTBUS_OPT", "3"),
+            multi_file=True,
+            group_name=PACKAGE,
+            target_dir="c",
+        )
+        build = build_ext(Distribution({"name": PACKAGE, "ext_modules": extensions}))
+        build.build_lib, build.build_temp, build.parallel = "lib", "objects", os.cpu_count() or 1
+        build.ensure_finalized()
+        build.run()
+    finally:
+        os.chdir(before)
+    lib = folder / "lib"
+    return [(file, file.relative_to(lib)) for file in lib.rglob("*") if file.is_file()]
+
+
+def with_constructors(source: str) -> str:
+    """Write out the constructors of dataclasses, which mypyc then compiles like any other.
+
+    It knows neither slots nor our `eventbus.record.quick`, and what `dataclasses` makes at import
+    stays interpreted. The classes keep their fields, and frozen ones stay frozen: a compiled
+    constructor sets the fields where they are.
+    """
+    lines, body = source.splitlines(), ast.parse(source).body
+    for found in reversed(body):
+        if isinstance(found, ast.ClassDef) and not found.bases and _is_dataclass(found):
+            lines[found.end_lineno : found.end_lineno] = ["", *_constructor(found)]
+            first = min(one.lineno for one in found.decorator_list)
+            frozen = any("frozen=True" in ast.unparse(one) for one in found.decorator_list)
+            lines[first - 1 : found.lineno - 1] = [f"@dataclass(init=False, frozen={frozen})"]
+    # The types of fields are looked up in the module, those that are built in too.
+    lines.insert(body[1].lineno - 1, "from builtins import Exception")
+    return "\n".join(lines) + "\n"
+
+
+def _is_dataclass(found: ast.ClassDef) -> bool:
+    names = {ast.unparse(one).partition("(")[0] for one in found.decorator_list}
+    return "dataclass" in names and names <= {"dataclass", "quick"}
+
+
+def _constructor(found: ast.ClassDef) -> Iterator[str]:
+    fields = [one for one in found.body if isinstance(one, ast.AnnAssign)]
+    yield f"    def __init__(self, {', '.join(_parameter(one) for one in fields)}) -> None:"
+    for one in fields:
+        name = ast.unparse(one.target)
+        yield f"        self.{name} = {_value(one, name)}  # type: ignore[misc]"
+
+
+def _parameter(field: ast.AnnAssign) -> str:
+    name, kind = ast.unparse(field.target), ast.unparse(field.annotation)
+    given = _given(field)
+    if given is None:
+        return f"{name}: {kind}"
+    if "default_factory" in given:
+        return f"{name}: {kind} | None = None"
+    return f"{name}: {kind} = {ast.unparse(given['default'])}"
+
+
+def _value(field: ast.AnnAssign, name: str) -> str:
+    given = _given(field)
+    if given is None or "default_factory" not in given:
+        return name
+    return f"({ast.unparse(given['default_factory'])})() if {name} is None else {name}"
+
+
+def _given(field: ast.AnnAssign) -> dict[str, ast.expr] | None:
+    """Return a field's default or the function that makes it; None where it has neither."""
+    value = field.value
+    if value is None:
+        return None
+    if not (isinstance(value, ast.Call) and ast.unparse(value.func) == "field"):
+        return {"default": value}
+    said = {one.arg: one.value for one in value.keywords if one.arg is not None}
+    return said if said.keys() & {"default", "default_factory"} else None
+
+
+if __name__ == "__main__":
+    into = Path(sys.argv[1])
+    with tempfile.TemporaryDirectory(prefix="eventbus-") as name:
+        for file, place in compiled(Path(__file__).parent, Path(name)):
+            (into / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, into / place)
