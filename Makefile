@@ -48,17 +48,22 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
 $(VENV)/.bench: pyproject.toml constraints.txt $(VENV)/.made
 	$(call install,bench)
 
-build/compiled/.made: $(shell find eventbus -name '*.py') hatch_build.py pyproject.toml
-	@echo "==> compiling (a minute)"
+$(VENV)/.compile: pyproject.toml constraints.txt $(VENV)/.made
+	$(call install,compile)
+
+# The package as a wheel has it where HATCH_BUILD_HOOKS_ENABLE=1 built it (hatch_build.py).
+build/compiled/.made: $(shell find eventbus -name '*.py') hatch_build.py $(VENV)/.compile
+	@command -v $(CC) >/dev/null || { echo "compiling needs a C compiler and Python's headers; without: make COMPILED=0 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "==> compiling eventbus (a minute)"
 	@rm -rf build/compiled
-	@HATCH_BUILD_HOOKS_ENABLE=1 $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --target build/compiled .
+	@HATCH_BUILD_HOOKS_ENABLE=1 $(BIN)/python -m pip install -qq --disable-pip-version-check \
+		--no-deps --no-build-isolation --target build/compiled .
 	@touch $@
 
-# With COMPILED=1, what runs is the compiled package; it stands before the one that is edited.
-ifneq ($(COMPILED),)
-export PYTHONSAFEPATH := 1
-export PYTHONPATH := $(CURDIR)/build/compiled:$(CURDIR)
-endif
+# What is measured is compiled, unless with COMPILED=0; what is tested isn't, unless with COMPILED=1.
+MEASURED := $(if $(filter 0,$(COMPILED)),,build/compiled/.made)
+TESTED := $(if $(filter 1,$(COMPILED)),build/compiled/.made)
+with = $(if $(1),PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) )$(BIN)/python
 
 .PHONY: help setup demo test check fmt fmt-check lint types layers coverage bench bench-smoke \
 	bench-steady bench-parking bench-schedules bench-outbox faults faults-naive soak constraints clean
@@ -66,6 +71,7 @@ endif
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo '  ARGS="..." is handed on, as in: make test ARGS="-k retry -x"'
+	@echo '  COMPILED=1 tests the compiled package, COMPILED=0 measures the Python files (hatch_build.py)'
 
 setup: $(VENV)/.dev ## install everything a developer needs into .venv
 
@@ -74,9 +80,9 @@ setup: $(VENV)/.dev ## install everything a developer needs into .venv
 demo: $(VENV)/.demo ## run the whole system with traffic, on a nats-server of its own
 	@$(BIN)/eventbus demo $(ARGS)
 
-test: $(VENV)/.dev ## run the tests, against real nats-servers
+test: $(VENV)/.dev $(TESTED) ## run the tests, against real nats-servers
 	@echo "==> tests, on $(WORKERS) processes"
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(call with,$(TESTED)) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 coverage: $(VENV)/.dev ## run the tests and show what they don't reach
 	@$(BIN)/coverage erase
@@ -84,37 +90,37 @@ coverage: $(VENV)/.dev ## run the tests and show what they don't reach
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-bench: $(VENV)/.bench ## compare with nats-py and other event buses; into bench/results/
-	@$(BIN)/python -m bench $(ARGS)
+bench: $(VENV)/.bench $(MEASURED) ## compare with nats-py and other event buses; into bench/results/
+	@$(call with,$(MEASURED)) -m bench $(ARGS)
 
-bench-smoke: $(VENV)/.bench ## run each case of it once, in half a minute
-	@$(BIN)/python -m bench --smoke $(ARGS)
+bench-smoke: $(VENV)/.bench $(MEASURED) ## run each case of it once, in half a minute
+	@$(call with,$(MEASURED)) -m bench --smoke $(ARGS)
 
-bench-steady: $(VENV)/.dev ## 500 events/s for 60 s through two processes: losses, latency, memory
-	@$(BIN)/python -m bench.steady $(ARGS)
+bench-steady: $(VENV)/.dev $(MEASURED) ## 500 events/s for 60 s through two processes: losses, latency, memory
+	@$(call with,$(MEASURED)) -m bench.steady $(ARGS)
 
-bench-parking: $(VENV)/.dev ## 100,000 parked events: do they slow the others, and do all come back?
-	@$(BIN)/python -m bench.parking $(ARGS)
+bench-parking: $(VENV)/.dev $(MEASURED) ## 100,000 parked events: do they slow the others, and do all come back?
+	@$(call with,$(MEASURED)) -m bench.parking $(ARGS)
 
-bench-schedules: $(VENV)/.dev ## 100,000 delayed events: do they slow emits, do all come, how late?
-	@$(BIN)/python -m bench.schedules $(ARGS)
+bench-schedules: $(VENV)/.dev $(MEASURED) ## 100,000 delayed events: do they slow emits, do all come, how late?
+	@$(call with,$(MEASURED)) -m bench.schedules $(ARGS)
 
-bench-outbox: $(VENV)/.bench ## the outbox beside others: an emit's cost, a backlog's speed, the delay
-	@$(BIN)/python -m bench.outboxes $(ARGS)
+bench-outbox: $(VENV)/.bench $(MEASURED) ## the outbox beside others: an emit's cost, a backlog's speed, the delay
+	@$(call with,$(MEASURED)) -m bench.outboxes $(ARGS)
 
 # --- breaking -----------------------------------------------------------------------------------
 
-faults: $(VENV)/.dev ## break things for real and check the promises; N=3 for three rounds
+faults: $(VENV)/.dev $(TESTED) ## break things for real and check the promises; N=3 for three rounds
 	@for round in $$(seq $(N)); do \
 		echo "==> faults, round $$round of $(N)"; \
-		$(BIN)/python -m pytest -n $(WORKERS) -m faults tests/faults $(ARGS) || exit 1; \
+		$(call with,$(TESTED)) -m pytest -n $(WORKERS) -m faults tests/faults $(ARGS) || exit 1; \
 	done
 
 faults-naive: $(VENV)/.dev ## the same on a naive bus, where each case has to fail
 	@EVENTBUS_TEST_PROFILE=naive $(BIN)/python -m pytest -n $(WORKERS) -W ignore -m faults tests/faults $(ARGS)
 
-soak: $(VENV)/.dev ## ten minutes of load with a random fault every ten seconds
-	@$(BIN)/python -m tests.faults.soak $(ARGS)
+soak: $(VENV)/.dev $(TESTED) ## ten minutes of load with a random fault every ten seconds
+	@$(call with,$(TESTED)) -m tests.faults.soak $(ARGS)
 
 # --- checking -----------------------------------------------------------------------------------
 

@@ -1,15 +1,12 @@
 """Compiles the modules that every event goes through, with mypyc, into a wheel of this platform.
 
-Off unless asked for: ``HATCH_BUILD_HOOKS_ENABLE=1 pip wheel .`` (see docs/adr/0018-compiled.md).
-The wheel holds the Python files as well; beside a compiled one they are what tracebacks show.
+Off unless asked for: ``HATCH_BUILD_HOOKS_ENABLE=1 pip wheel .`` (docs/adr/0018-compiled.md).
 """
 
 import ast
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -22,14 +19,18 @@ COMPILED = """
     drivers.jetstream.frame drivers.jetstream.lane drivers.jetstream.link
     drivers.jetstream.message drivers.jetstream.pinned drivers.jetstream.progress
     drivers.jetstream.publisher
-    telemetry.metrics telemetry.signals telemetry.tallies
-    worker.flow worker.heartbeat worker.pump
+    telemetry.metrics telemetry.multiprocess telemetry.signals telemetry.tallies
+    worker.flow worker.heartbeat worker.ordered worker.pump
+    worker.replay
 """
-"""What an event goes through on its usual way, by the figures of bench/README.md."""
+"""What an event goes through on its usual way; the rest of the package stays Python."""
 
 
 class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Adds the compiled modules to a wheel; an editable installation has none."""
+    """Adds the compiled modules to a wheel, beside their Python files, which then aren't run.
+
+    An editable installation has none.
+    """
 
     PLUGIN_NAME = "custom"
 
@@ -43,7 +44,7 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
-    def finalize(self, version: str, build_data: dict[str, object], artifact: str) -> None:
+    def finalize(self, version: str, _: dict[str, object], __: str) -> None:
         """Remove what was only needed for it."""
         if version == "standard":
             self._folder.cleanup()
@@ -51,7 +52,7 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
 
 def compiled(root: Path, folder: Path) -> list[tuple[Path, Path]]:
     """Compile in a folder; return the libraries, and where each belongs in the wheel."""
-    from mypyc.build import mypycify  # noqa: PLC0415 - only who compiles needs it
+    from mypyc.build import mypycify
     from setuptools import Distribution
     from setuptools.command.build_ext import build_ext
 
@@ -65,7 +66,7 @@ def compiled(root: Path, folder: Path) -> list[tuple[Path, Path]]:
     try:
         extensions = mypycify(
             ["--config-file", "mypy.ini", *files],
-            opt_level=os.environ.get("EVENTBUS_OPT", "3"),
+            opt_level="3",
             multi_file=True,
             group_name=PACKAGE,
             target_dir="c",
@@ -85,17 +86,14 @@ def with_constructors(source: str) -> str:
 
     It knows neither slots nor our `eventbus.record.quick`, and what `dataclasses` makes at import
     stays interpreted. The classes keep their fields, and frozen ones stay frozen: a compiled
-    constructor sets the fields where they are.
+    constructor sets the fields where they are. All else stays on its line, for tracebacks.
     """
     lines, body = source.splitlines(), ast.parse(source).body
-    for found in reversed(body):
+    for found in body:
         if isinstance(found, ast.ClassDef) and not found.bases and _is_dataclass(found):
-            lines[found.end_lineno : found.end_lineno] = ["", *_constructor(found)]
-            first = min(one.lineno for one in found.decorator_list)
-            frozen = any("frozen=True" in ast.unparse(one) for one in found.decorator_list)
-            lines[first - 1 : found.lineno - 1] = [f"@dataclass(init=False, frozen={frozen})"]
+            _write_constructor(lines, found)
     # The types of fields are looked up in the module, those that are built in too.
-    lines.insert(body[1].lineno - 1, "from builtins import Exception")
+    lines[body[1].lineno - 1] = f"from builtins import Exception; {lines[body[1].lineno - 1]}"
     return "\n".join(lines) + "\n"
 
 
@@ -104,16 +102,29 @@ def _is_dataclass(found: ast.ClassDef) -> bool:
     return "dataclass" in names and names <= {"dataclass", "quick"}
 
 
-def _constructor(found: ast.ClassDef) -> Iterator[str]:
+def _write_constructor(lines: list[str], found: ast.ClassDef) -> None:
+    """Have one line of the two before the class, and that of ``@quick``, make room for it."""
     fields = [one for one in found.body if isinstance(one, ast.AnnAssign)]
-    yield f"    def __init__(self, {', '.join(_parameter(one) for one in fields)}) -> None:"
-    for one in fields:
-        name = ast.unparse(one.target)
-        yield f"        self.{name} = {_value(one, name)}  # type: ignore[misc]"
+    frozen = any("frozen=True" in ast.unparse(one) for one in found.decorator_list)
+    first, doc = min(one.lineno for one in found.decorator_list), found.body[0]
+    assert doc.end_lineno is not None, "parsed from a file"
+    head = [
+        f"@dataclass(init=False, frozen={frozen})",
+        *lines[found.lineno - 1 : doc.end_lineno],
+        f"    def __init__(self, {', '.join(map(_parameter, fields))}) -> None: "
+        + "; ".join(f"self.{_name(one)} = {_value(one)}" for one in fields)
+        + "  # type: ignore[misc]",
+    ]
+    room = doc.end_lineno - first + 2
+    lines[first - 2 : doc.end_lineno] = [""] * (room - len(head)) + head
+
+
+def _name(field: ast.AnnAssign) -> str:
+    return ast.unparse(field.target)
 
 
 def _parameter(field: ast.AnnAssign) -> str:
-    name, kind = ast.unparse(field.target), ast.unparse(field.annotation)
+    name, kind = _name(field), ast.unparse(field.annotation)
     given = _given(field)
     if given is None:
         return f"{name}: {kind}"
@@ -122,8 +133,8 @@ def _parameter(field: ast.AnnAssign) -> str:
     return f"{name}: {kind} = {ast.unparse(given['default'])}"
 
 
-def _value(field: ast.AnnAssign, name: str) -> str:
-    given = _given(field)
+def _value(field: ast.AnnAssign) -> str:
+    name, given = _name(field), _given(field)
     if given is None or "default_factory" not in given:
         return name
     return f"({ast.unparse(given['default_factory'])})() if {name} is None else {name}"
@@ -138,11 +149,3 @@ def _given(field: ast.AnnAssign) -> dict[str, ast.expr] | None:
         return {"default": value}
     said = {one.arg: one.value for one in value.keywords if one.arg is not None}
     return said if said.keys() & {"default", "default_factory"} else None
-
-
-if __name__ == "__main__":
-    into = Path(sys.argv[1])
-    with tempfile.TemporaryDirectory(prefix="eventbus-") as name:
-        for file, place in compiled(Path(__file__).parent, Path(name)):
-            (into / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, into / place)

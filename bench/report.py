@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from bench.comparison import Comparison
+from eventbus import emission
 from eventbus.clock import SystemClock
 
 __all__ = ("machine", "markdown", "version_of", "write")
@@ -139,7 +140,12 @@ def machine() -> dict[str, str]:
 
 def _versions(comparison: Comparison) -> dict[str, str]:
     names = {who for contestants in comparison.found.values() for who in contestants}
-    return {who: version_of(DISTRIBUTIONS.get(who, who)) for who in sorted(names)}
+    found = {who: version_of(DISTRIBUTIONS.get(who, who)) for who in sorted(names)}
+    return found | ({"ours": f"{found['ours']} ({_form()})"} if "ours" in found else {})
+
+
+def _form() -> str:
+    return "Python files" if Path(emission.__file__).suffix == ".py" else "compiled"
 
 
 def version_of(distribution: str) -> str:

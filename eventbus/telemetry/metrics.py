@@ -150,16 +150,16 @@ class Metrics:
 
     def _received(self, one: Received) -> None:
         pair = self._pairs.get((one.name, one.listener)) or self._pair(one.name, one.listener)
-        pair.received.value += 1
+        pair.received.add()
         if one.redelivered:
-            pair.redelivered.value += 1
-        pair.of_listener.in_flight.value += 1
+            pair.redelivered.add()
+        pair.of_listener.in_flight.add()
 
     def _settled(self, one: Settled) -> None:
         pair = self._pairs.get((one.name, one.listener)) or self._pair(one.name, one.listener)
         listener, outcome = pair.of_listener, one.outcome
-        listener.in_flight.value -= 1
-        pair.outcomes[outcome].value += 1
+        listener.in_flight.add(-1)
+        pair.outcomes[outcome].add()
         trace = _recorded(one.trace) if one.trace else ""
         if one.duration > 0:
             pair.duration.add(one.duration, trace)
@@ -167,30 +167,30 @@ class Metrics:
             # Clocks of two machines differ; a negative time would look like a counter reset.
             pair.end_to_end.add(one.end_to_end if one.end_to_end > 0 else 0.0, trace)
         if one.reason is not None:
-            pair.reasons[one.reason].value += 1
+            pair.reasons[one.reason].add()
         if outcome in _FINAL:
             listener.attempts.add(one.attempt)
             if one.redrive:
-                listener.redriven[outcome].value += 1
+                listener.redriven[outcome].add()
 
     def _emitted(self, one: Emitted) -> None:
         emits = self._emits.get((one.name, one.driver)) or self._emits_of(one.name, one.driver)
-        emits.outcomes["duplicate" if one.duplicate else "ok"].value += 1
+        emits.outcomes["duplicate" if one.duplicate else "ok"].add()
         emits.duration.add(one.duration, _recorded(one.trace) if one.trace else "")
 
     def _emit_failed(self, one: EmitFailed) -> None:
         outcome = "unknown" if isinstance(one.error, EmitUnknown) else "failed"
-        self._emits_of(one.name, one.driver).outcomes[outcome].value += 1
+        self._emits_of(one.name, one.driver).outcomes[outcome].add()
 
     def _returned(self, one: Returned) -> None:
         listener = self._listener(one.listener)
-        listener.in_flight.value -= 1
-        listener.returned.value += 1
+        listener.in_flight.add(-1)
+        listener.returned.add()
 
     def _stuck(self, one: Stuck) -> None:
         listener = self._listener(one.listener)
-        listener.in_flight.value -= 1
-        listener.stuck.value += 1
+        listener.in_flight.add(-1)
+        listener.stuck.add()
 
     def _connect(self, one: Connected) -> None:
         self._show(1, "eventbus_connected")
@@ -240,10 +240,10 @@ class Metrics:
         self._show(one.quarantined, "eventbus_outbox_quarantined")
 
     def _count(self, name: str, *labels: str, by: float = 1) -> None:
-        self._tallies.tally(name, *labels).value += by
+        self._tallies.tally(name, *labels).add(by)
 
     def _show(self, value: float, name: str, *labels: str) -> None:
-        self._tallies.tally(name, *labels).value = value
+        self._tallies.tally(name, *labels).show(value)
 
     # What an event adds to is looked up once and kept: finding it costs more than adding.
 

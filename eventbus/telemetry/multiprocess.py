@@ -49,11 +49,9 @@ class SharedTallies(Tallies):
     def _new_tally(self, name: str, labels: Labels) -> Tally:
         counter = self._counters.get(name)
         if counter is not None:
-            counted = counter.labels(*labels) if labels else counter
-            return _SharedTally(self._now(), lambda old, new: counted.inc(new - old))
+            return _SharedCounter(self._now(), counter.labels(*labels) if labels else counter)
         gauge = self._gauges[name]
-        shown = gauge.labels(*labels) if labels else gauge
-        return _SharedTally(self._now(), lambda _, new: shown.set(new))
+        return _SharedGauge(self._now(), gauge.labels(*labels) if labels else gauge)
 
     @override
     def _new_spread(self, name: str, labels: Labels) -> Spread:
@@ -62,24 +60,34 @@ class SharedTallies(Tallies):
         )
 
 
-class _SharedTally(Tally):
-    __slots__ = ("_tell", "_value")
+class _SharedCounter(Tally):
+    __slots__ = ("_child",)
 
-    def __init__(self, created: datetime, tell: Callable[[float, float], None]) -> None:
-        self._tell = tell
-        self._value = 0.0
+    def __init__(self, created: datetime, child: Counter) -> None:
         super().__init__(created)
+        self._child = child
 
-    @property
     @override
-    def value(self) -> float:
-        """As without other processes: what this one has counted."""
-        return self._value
+    def add(self, number: float = 1) -> None:
+        super().add(number)
+        self._child.inc(number)
 
-    @value.setter
-    def value(self, value: float) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._tell(self._value, value)
-        self._value = value
+
+class _SharedGauge(Tally):
+    __slots__ = ("_child",)
+
+    def __init__(self, created: datetime, child: Gauge) -> None:
+        super().__init__(created)
+        self._child = child
+
+    @override
+    def add(self, number: float = 1) -> None:
+        self.show(self.value + number)
+
+    @override
+    def show(self, value: float) -> None:
+        super().show(value)
+        self._child.set(value)
 
 
 class _SharedSpread(Spread):

@@ -27,8 +27,15 @@ class Tally:
     def __init__(self, created: datetime) -> None:
         self.created = created
         """When it was made."""
-        self.value: float = 0.0
-        """Add to it, or set it."""
+        self.value = 0.0
+
+    def add(self, number: float = 1) -> None:
+        """Count so many more."""
+        self.value += number
+
+    def show(self, value: float) -> None:
+        """Show this from now on."""
+        self.value = value
 
 
 Seen: TypeAlias = tuple[str, float, datetime]

@@ -1,6 +1,7 @@
 """Feed an ordered subscription: its deliveries go through lanes, and nothing is run out of turn."""
 
 import asyncio
+from collections.abc import Awaitable
 
 from typing_extensions import override
 
@@ -79,7 +80,7 @@ class OrderedPump(Pump):
         self._lanes.resume()
 
     @override
-    async def _consume(self, driver: Driver) -> Consumer:
+    def _consume(self, driver: Driver) -> Awaitable[Consumer]:
         one = self.subscription
         if not driver.features.ordered:
             raise UnsupportedError(
@@ -87,7 +88,7 @@ class OrderedPump(Pump):
                 feature=f"order by key, which listener '{one.listener}' asks for",
                 remedy="drop ordered=True, or use the driver 'jetstream'",
             )
-        return await driver.consume_in_order(one.consumer(), self)
+        return driver.consume_in_order(one.consumer(), self)
 
     async def _run(self, delivery: Delivery, known: Known) -> Wait | None:
         is_ours = False

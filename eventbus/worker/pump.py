@@ -115,8 +115,8 @@ class Pump:
             self._all_confirmed.clear()
             await self._all_confirmed.wait()
 
-    async def _consume(self, driver: Driver) -> Consumer:
-        return await driver.consume(self.subscription.consumer(), self._deliver)
+    def _consume(self, driver: Driver) -> Awaitable[Consumer]:
+        return driver.consume(self.subscription.consumer(), self._deliver)
 
     def _deliver(self, delivery: Delivery) -> None:
         self._heartbeat.hold(delivery, self.subscription.ack_wait)

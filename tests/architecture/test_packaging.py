@@ -66,6 +66,7 @@ def test_the_source_holds_every_file_of_the_package(built: Path) -> None:
         "LICENSE",
         "PKG-INFO",
         "README.md",
+        "hatch_build.py",
         "pyproject.toml",
     }
 

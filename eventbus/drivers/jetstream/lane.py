@@ -13,7 +13,6 @@ from collections.abc import Callable
 from itertools import count
 from typing import TypeAlias
 
-
 from eventbus.drivers.jetstream.frame import Frame
 
 __all__ = ("Lane", "Take")

@@ -35,7 +35,7 @@ def filled() -> CollectorRegistry:
     tallies = Tallies(lambda: NOW)
     for number, (name, (_, labels)) in enumerate({**COUNTERS, **GAUGES}.items()):
         for values in _labelled(labels):
-            tallies.tally(name, *values).value += number
+            tallies.tally(name, *values).add(number)
     for name, (_, labels, _) in HISTOGRAMS.items():
         for values in _labelled(labels):
             for value in VALUES:
