@@ -21,6 +21,7 @@ from eventbus.errors import BackpressureError, DeclarationError
 from eventbus.event import Event
 from eventbus.lot import LEAST, Asked, Lot, is_event
 from eventbus.middleware.base import EmitOptions, chain_emit
+from eventbus.pipeline import Pipeline, goes_along
 from eventbus.postponed import Postponed
 from eventbus.routing import Choose, Publishing, Route, Way, Ways
 from eventbus.stores.base import Transaction, open_transaction, outside_transactions
@@ -43,6 +44,24 @@ class Emitter:
         self._telling = Telling(publishing)
         self.postponed = Postponed(publishing)
         """The delayed events, once they are emitted."""
+        self._pipeline = self._pipelined()
+
+    def _pipelined(self) -> Pipeline | None:
+        driver, own = self._ways.pipeline, self._ways.own
+        if driver is None:
+            return None
+        prefix, made = own.route.subjects.prefix, partial(self._enveloped, own)
+        return Pipeline(driver, prefix, made, self._telling, self._unresolved)
+
+    def pipeline(self, event: Event, options: EmitOptions) -> Pipeline | None:
+        """Return the way of an emit that needs nothing but the driver's answer; None for others.
+
+        Those have more around them, or go elsewhere: `emit` takes them all.
+        """
+        pipeline = self._pipeline
+        if pipeline is None or not goes_along(event, options) or _has_more():
+            return None
+        return pipeline
 
     async def emit(self, event: Event, options: EmitOptions) -> Receipt:
         """Emit an event; returns once it is stored.
@@ -61,7 +80,7 @@ class Emitter:
             check_options(options)
         scope, way = current_scope(), self._ways.choose(event, options)
         known = self._unresolved.id_of(event, scope.handled)
-        envelope = self._enveloped(event, options, way, known, scope)
+        envelope = self._enveloped(way, event, options, known, scope)
         self._unresolved.take(event, known)
         if way.is_immediate and self._deferred(way, envelope, options):
             return Receipt(envelope.id, "", 0, driver=way.driver.name, pending=True)
@@ -87,7 +106,7 @@ class Emitter:
         return receipt
 
     def _enveloped(
-        self, event: Event, options: EmitOptions, way: Way, known: str | None, scope: Scope
+        self, way: Way, event: Event, options: EmitOptions, known: str | None, scope: Scope
     ) -> Envelope:
         publishing = self._publishing
         now = publishing.clock.now()
@@ -179,23 +198,14 @@ class Emitter:
         None go that way where one needs what a single emit has: a transaction, a handled event, a
         trace.
         """
-        driver, scope = self._ways.pipeline, current_scope()
-        alone = scope.handled is not None or scope.trace or open_transaction() is not None
-        if driver is None or alone:
+        pipeline = self._pipeline
+        if pipeline is None or _has_more():
             return todo
         first = list(islice(todo, LEAST))
         todo = chain(first, todo)
         if len(first) < LEAST:
             return todo
-        way = self._ways.own
-        prefix = way.route.subjects.prefix
-
-        def made(event: Event, known: str | None) -> tuple[Envelope, Message]:
-            envelope = self._enveloped(event, {}, way, known, scope)
-            return envelope, codec.encode(envelope, prefix + envelope.name)
-
-        left = await Lot(driver, self._telling, self._unresolved, asked).run(todo, made)
-        return chain(left, todo)
+        return chain(await Lot(pipeline, asked).run(todo), todo)
 
     async def _one_by_one(self, asked: Asked, todo: Iterator[object]) -> None:
         """Emit each by itself, many at a time; the next is asked for as one has ended."""
@@ -269,6 +279,12 @@ class Emitter:
                 raise
         # Refused, it would be tried again and again while the handled event holds the very room.
         return await driver.hold(message)
+
+
+def _has_more() -> bool:
+    """Tell whether emits have more around them here: a handled event, a trace, a transaction."""
+    scope = current_scope()
+    return scope.handled is not None or bool(scope.trace) or open_transaction() is not None
 
 
 async def _traced(

@@ -1,5 +1,6 @@
 """`Emitting`: the side of a service that emits, and what tests make of that."""
 
+import asyncio
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -86,7 +87,21 @@ class Emitting(Parts):
             fake = current_fake(self.name, type(event))
             if fake is not None:
                 return fake.record(event, options, service=self.name, time=self._clock.now())
-        return await (self._emitter or self._ready()).emit(event, options)
+        emitter = self._emitter or self._ready()
+        pipeline = emitter.pipeline(event, options)
+        if pipeline is None:
+            return await emitter.emit(event, options)
+        # Here, and not in a coroutine below: each layer is paid for with every event.
+        begun = pipeline.begin(event, options)
+        try:
+            if begun[2] is not None:
+                await begun[2]
+        except asyncio.CancelledError:
+            pipeline.abandon(begun)
+            raise
+        except Exception:  # noqa: BLE001 - `end` says what it means
+            return await pipeline.end(begun)
+        return pipeline.receipt_of(begun) or await pipeline.end(begun)
 
     async def emit_if(
         self,

@@ -3,35 +3,30 @@
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeAlias
 
 from typing_extensions import TypeIs
 
 from eventbus.correlation import Handled
-from eventbus.drivers.pipelined import Pipelined, Publication
 from eventbus.drivers.receipt import Receipt
-from eventbus.duplicates import accepted
-from eventbus.envelope import Envelope, Message
 from eventbus.event import Event
-from eventbus.telling import Telling
+from eventbus.pipeline import Begun, Pipeline, goes_along
 from eventbus.unresolved import Unresolved
 
-__all__ = ("LEAST", "Asked", "Lot", "Made", "Result", "is_event")
+__all__ = ("LEAST", "Asked", "Lot", "Result", "is_event")
 
 LEAST = 16
 """Events from which on it is worth it."""
-AHEAD = 512
-"""How many are on their way at once, and how many ask the server more than that."""
+AHEAD = 256
+"""How many are on their way at once, and how many ask the server more than that.
 
-Made: TypeAlias = Callable[[Event, str | None], tuple[Envelope, Message]]
-"""Of an event, and the id that it had before."""
+With more, what is on its way no longer fits the processor's cache; with less, the server waits.
+"""
+
 Result: TypeAlias = Receipt | Exception | None
-
-
-_Begun: TypeAlias = tuple[int, Envelope, float, Publication, str | None]
-"""Its number, what it is, when it began, its message on the way, and the id it had before."""
 
 
 class Asked:
@@ -107,114 +102,86 @@ class Asked:
 class Lot:
     """The events of one `emit_many`, outside of listeners and transactions."""
 
-    def __init__(
-        self, driver: Pipelined, telling: Telling, unresolved: Unresolved, asked: Asked
-    ) -> None:
-        self._driver = driver
-        self._name = driver.name
-        self._telling = telling
-        self._unresolved = unresolved
-        self._begun: deque[_Begun] = deque()
-        self._ending: dict[int, _Begun] = {}
+    def __init__(self, pipeline: Pipeline, asked: Asked) -> None:
+        self._pipeline = pipeline
+        self._begun: deque[tuple[int, Begun]] = deque()
+        """Those on their way, with their numbers."""
+        self._ending: dict[int, Begun] = {}
+        """Those that a task is to end, and that hasn't begun with it."""
         self._room = asyncio.Semaphore(AHEAD)
         self._group = asyncio.TaskGroup()
         self._asked = asked
         self._results = asked.results
 
-    async def run(self, events: Iterator[object], made: Made) -> list[Event]:
+    async def run(self, events: Iterator[object]) -> list[Event]:
         """Emit, up to an event that can't go this way now; return that one.
 
         There is no connection, too much waits for it, or it goes through another driver.
         """
         try:
             async with self._group:
-                left = await self._send(events, made)
+                left = await self._send(events)
                 while self._begun:
                     await self._end_oldest()
         finally:
             # It was cancelled, perhaps before a task that was to end one has run at all.
-            for _, envelope, _, publication, _ in (*self._begun, *self._ending.values()):
-                self._unresolved.keep(envelope.event, envelope.id, None)
-                publication.abandon()
+            for begun in (*(one for _, one in self._begun), *self._ending.values()):
+                self._pipeline.abandon(begun)
         return left
 
-    async def _send(self, events: Iterator[object], made: Made) -> list[Event]:
-        begun = self._begun
+    async def _send(self, events: Iterator[object]) -> list[Event]:
+        on_way = self._begun
         for event in events:
             if not is_event(event):
                 self._asked.refuse(event)
                 continue
-            if not _goes_along(event):
+            if not goes_along(event, {}):
                 return [event]
             # One is ended for each that is begun, so that no garbage piles up between.
-            if len(begun) >= AHEAD:
+            if len(on_way) >= AHEAD:
                 await self._end_oldest()
-            while not self._begin(event, made):
-                if not begun:
+            while not self._begin(event):
+                if not on_way:
                     return [event]
                 await self._end_oldest()
         return []
 
-    def _begin(self, event: Event, made: Made) -> bool:
+    def _begin(self, event: Event) -> bool:
         """Send an event, unless it would have to wait; one that can't be sent has failed."""
-        known, started = self._unresolved.id_of(event, None), self._telling.now()
         try:
-            envelope, message = made(event, known)
+            begun = self._pipeline.begin(event, {})
         except Exception as exc:  # noqa: BLE001 - it fails alone
             self._results[self._asked.begin(event)] = exc
             return True
-        try:
-            publication = self._driver.begin(message)
-        except Exception as exc:  # noqa: BLE001 - it fails alone
-            self._failed(self._asked.begin(event), envelope, exc, started)
-            return True
-        if publication is None:
+        if begun[2] is None:
+            self._pipeline.undo(begun)
             return False
-        self._unresolved.take(event, known)
-        self._begun.append((self._asked.begin(event), envelope, started, publication, known))
+        self._begun.append((self._asked.begin(event), begun))
         return True
 
     async def _end_oldest(self) -> None:
         """Wait for the answer to the oldest, and end it."""
-        publication = self._begun[0][3]
-        if not publication.is_answered:
-            await publication.answered()
-        number, envelope, started, _, _ = oldest = self._begun.popleft()
-        receipt = self._driver.receipt_of(publication)
+        answer = self._begun[0][1][2]
+        if answer is not None and not answer.done():
+            with suppress(Exception):  # `end` says what it means
+                await answer
+        number, oldest = self._begun.popleft()
+        receipt = self._pipeline.receipt_of(oldest)
         if receipt is None:
             self._ending[number] = oldest
             await self._room.acquire()
-            self._group.create_task(self._end(oldest))
+            self._group.create_task(self._end(number))
         else:
             self._results[number] = receipt
-            self._telling.stored(self._name, envelope, receipt, started)
 
-    async def _end(self, begun: _Begun) -> None:
+    async def _end(self, number: int) -> None:
         """End one whose answer isn't the usual one, or never came; the others go on."""
-        number, envelope, started, publication, known = begun
-        driver = self._driver
+        begun = self._ending.pop(number)
         try:
-            receipt = await driver.end(publication)
-            if receipt.duplicate:
-                receipt = await accepted(driver, envelope, receipt, fresh=known is None)
+            self._results[number] = await self._pipeline.end(begun)
         except Exception as exc:  # noqa: BLE001 - it fails alone
-            self._unresolved.consider(exc, envelope.event, envelope.id, None, known)
-            self._failed(number, envelope, exc, started)
-        else:
-            self._results[number] = receipt
-            self._telling.stored(self._name, envelope, receipt, started)
-        del self._ending[number]
+            self._results[number] = exc
         self._room.release()
-
-    def _failed(self, number: int, envelope: Envelope, error: Exception, started: float) -> None:
-        self._results[number] = error
-        self._telling.failed(self._name, envelope, error, started)
-
-
-def _goes_along(event: Event) -> bool:
-    """Tell whether an event goes to the service's own driver like any other."""
-    spec = event.event_spec
-    return spec is None or (spec.driver is None and spec.kind != "state")
 
 
 def is_event(given: object) -> TypeIs[Event]:

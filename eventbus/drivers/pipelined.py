@@ -1,5 +1,6 @@
 """The seam to a driver that takes many messages, each before the one before is stored."""
 
+from collections.abc import Generator
 from typing import Protocol
 
 from typing_extensions import TypeIs
@@ -8,30 +9,41 @@ from eventbus.drivers.base import HEADROOM, Driver
 from eventbus.drivers.receipt import Receipt
 from eventbus.envelope import Message
 
-__all__ = ("Pipelined", "Publication", "is_pipelined")
+__all__ = ("Answer", "Pipelined", "abandon", "is_pipelined")
 
 
-class Publication(Protocol):
-    """A message on its way."""
+class Answer(Protocol):
+    """The answer to a message that was sent: a future, which only its driver can read.
 
-    @property
-    def is_answered(self) -> bool:
-        """Whether the server has answered, or won't."""
+    Awaiting it raises where none came, or where it is a refusal; `Pipelined.end` says what that
+    means. Cancelling it leaves open whether the message is stored.
+    """
+
+    def done(self) -> bool:
+        """Return whether it came, or never will."""
         ...
 
-    async def answered(self) -> None:
-        """Wait until it is; never raises."""
+    def cancel(self) -> bool:
+        """Wait for it no more; False where it is done."""
         ...
 
-    def abandon(self) -> None:
-        """Don't wait for it any more; whether it is stored stays unknown."""
+    def cancelled(self) -> bool:
+        """Return whether it was cancelled."""
+        ...
+
+    def exception(self) -> BaseException | None:
+        """Return why it never came."""
+        ...
+
+    def __await__(self) -> Generator[object, None, object]:
+        """Wait for it."""
         ...
 
 
 class Pipelined(Driver, Protocol):
     """A driver whose `publish` may be taken apart, so that one caller has many on their way."""
 
-    def begin(self, message: Message, *, headroom: int = HEADROOM) -> Publication | None:
+    def begin(self, message: Message, *, headroom: int = HEADROOM) -> Answer | None:
         """Send a message now, after all that was sent before; None where it has to wait.
 
         What is begun has to be ended or abandoned.
@@ -41,16 +53,25 @@ class Pipelined(Driver, Protocol):
         """
         ...
 
-    def receipt_of(self, publication: Publication) -> Receipt | None:
-        """Return the receipt of one that is answered, where the answer says no more than that.
+    def receipt_of(self, message: Message, answer: Answer) -> Receipt | None:
+        """Return the receipt in an answer that came, where it says no more than that.
 
         None where `end` has to be asked.
         """
         ...
 
-    async def end(self, publication: Publication) -> Receipt:
-        """Return once the server says that it is stored; tries again and raises as `publish`."""
+    async def end(self, message: Message, answer: Answer, *, waited: float) -> Receipt:
+        """Return once the server says that it is stored; tries again and raises as `publish`.
+
+        ``waited`` are the seconds since it was begun; they count for the emit timeout.
+        """
         ...
+
+
+def abandon(answer: Answer) -> None:
+    """Wait no more for an answer; whether the message is stored stays unknown."""
+    if not answer.cancel() and not answer.cancelled():
+        answer.exception()  # which nobody else would look at
 
 
 def is_pipelined(driver: Driver) -> TypeIs[Pipelined]:

@@ -3,6 +3,7 @@
 import pytest
 
 BOTH_WAYS = (
+    "test_emit",
     "test_emit_many",
     "test_jetstream_acks",
     "test_jetstream_consumer",

@@ -29,7 +29,7 @@ from eventbus.errors import (
 )
 from eventbus.settings import Settings
 
-__all__ = ("DRIVER", "Publication", "Publisher")
+__all__ = ("DRIVER", "Answer", "Publisher")
 
 DRIVER = "jetstream"
 LOOK_UP = 1.0
@@ -44,33 +44,10 @@ _SERVER_FAULT = 500
 _STORED = re.compile(rb'\{"stream":"([^"]+)", ?"seq":(\d+)\}')
 
 
+Answer: TypeAlias = asyncio.Future[Raw]
+"""What `Publisher.begin` returns: the server's answer to a message, or why there is none."""
 Refused: TypeAlias = Callable[[BackpressureError], Awaitable[BackpressureError]]
 """Explains why there is no room."""
-
-
-class Publication:
-    """A message on its way: what `Publisher.begin` returns."""
-
-    __slots__ = ("answer", "message", "started")
-
-    def __init__(self, message: Message, started: float, answer: "asyncio.Future[Raw]") -> None:
-        self.message = message
-        self.started = started
-        self.answer = answer
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the server has answered, or won't."""
-        return self.answer.done()
-
-    async def answered(self) -> None:
-        """Wait until it is; never raises."""
-        await asyncio.wait((self.answer,))
-
-    def abandon(self) -> None:
-        """Don't wait for it any more."""
-        if not self.answer.cancel() and not self.answer.cancelled():
-            self.answer.exception()  # which nobody else would look at
 
 
 @dataclass(slots=True)
@@ -112,58 +89,50 @@ class Publisher:
         self, message: Message, *, headroom: int = 0, refused: Refused | None = None
     ) -> Receipt:
         """Store a message; see `eventbus.drivers.base.Driver.publish`."""
+        started = asyncio.get_running_loop().time()
+        answer = self.begin(message, headroom=headroom)
+        if answer is None:
+            return await self._ended(_Emit(message, started), None, refused)
+        try:
+            await answer
+        except Exception:  # noqa: BLE001 - `end` says what it means
+            return await self.end(message, answer, started, refused)
+        receipt = self.receipt_of(message, answer)
+        return receipt or await self.end(message, answer, started, refused)
+
+    def begin(self, message: Message, *, headroom: int = 0) -> Answer | None:
+        """Send a message now; see `eventbus.drivers.pipelined.Pipelined`."""
         subject, body, headers, id = message.subject, message.body, message.headers, message.id
         self._check(message, headroom)
         link = self._connection.link
         if link is None or link.is_crowded:
-            started = asyncio.get_running_loop().time()
-            return await self._ended(_Emit(message, started), None, refused)
-        started = link.now()
-        try:
-            raw = await link.ask_by(started + self._per_try, subject, body, headers, id)
-        except (TimeoutError, NotConnectedError) as exc:
-            unanswered = _after(_Emit(message, started, 1), exc, self._per_try)
-            return await self._ended(unanswered, None, refused)
-        stored = _STORED.fullmatch(raw.data)
-        if stored is None:
-            return await self._ended(_Emit(message, started, 1), raw, refused)
-        return Receipt(_id_of(message), stored[1].decode(), int(stored[2]), False, DRIVER)
-
-    def begin(self, message: Message, *, headroom: int = 0) -> Publication | None:
-        """Send a message now; see `eventbus.drivers.pipelined.Pipelined`."""
-        self._check(message, headroom)
-        link = self._connection.link
-        if link is None or link.is_crowded:
             return None
-        started = link.now()
         try:
-            answer = link.ask_by(
-                started + self._per_try,
-                message.subject,
-                message.body,
-                message.headers,
-                message.id,
-            )
+            return link.ask_by(link.now() + self._per_try, subject, body, headers, id)
         except NotConnectedError:
             return None
-        return Publication(message, started, answer)
 
-    def receipt_of(self, publication: Publication) -> Receipt | None:
+    def receipt_of(self, message: Message, answer: Answer) -> Receipt | None:
         """Return the receipt in the usual answer; None where `end` has to consider it."""
-        answer = publication.answer
-        if answer.cancelled() or answer.exception() is not None:
+        try:
+            stored = _STORED.fullmatch(answer.result().data)
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - `end` says what it means
             return None
-        stored = _STORED.fullmatch(answer.result().data)
         if stored is None:
             return None
-        id = _id_of(publication.message)
-        return Receipt(id, stored[1].decode(), int(stored[2]), False, DRIVER)
+        return Receipt(_id_of(message), stored[1].decode(), int(stored[2]), False, DRIVER)
 
-    async def end(self, publication: Publication, *, refused: Refused | None = None) -> Receipt:
+    async def end(
+        self,
+        message: Message,
+        answer: Answer,
+        started: float,
+        refused: Refused | None = None,
+    ) -> Receipt:
         """Return once a message that was sent is stored; tries again and raises as `publish`."""
-        emit = _Emit(publication.message, publication.started, 1)
+        emit = _Emit(message, started, 1)
         try:
-            raw = await publication.answer
+            raw = await answer
         except (TimeoutError, NotConnectedError) as exc:
             return await self._ended(_after(emit, exc, self._per_try), None, refused)
         return await self._ended(emit, raw, refused)
