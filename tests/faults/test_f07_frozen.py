@@ -8,6 +8,7 @@ import pytest
 from eventbus.embedded import NatsServer
 from tests.faults.harness.bank import Bank, in_order, service
 from tests.faults.harness.history import Entry, What
+from tests.faults.harness.pace import pace
 from tests.faults.harness.stage import Stage
 from tests.faults.harness.step import StepTaken
 from tests.waiting import comes_true
@@ -16,7 +17,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.nats]
 
 NOTICED_WITHIN = 6.0
 FROZEN = 2.5
-"""Longer than the lease of a listener and of a relay in the bank."""
+"""Longer than the lease of a listener in the bank."""
+LOSES_LANES_AFTER = 2.0
+"""Seconds after which a frozen relay loses its lanes; one that lives moves a batch in less."""
 
 
 async def test_f07_a_frozen_server_is_noticed_and_nothing_is_lost(
@@ -107,7 +110,8 @@ async def test_f07_what_a_relay_does_after_it_was_frozen_changes_neither_order_n
     nats_server: NatsServer, database_url: str, tmp_path: Path
 ) -> None:
     async with Bank.open(nats_server.url, database_url, tmp_path) as bank:
-        relays = [await bank.relay(frozen=1), await bank.relay(frozen=1)]
+        lease = LOSES_LANES_AFTER * pace()
+        relays = [await bank.relay(frozen=lease), await bank.relay(frozen=lease)]
         for relay in relays:
             writers = [await bank.writer(), await bank.writer()]
             await bank.relays(len(await bank.gone()) + 20)

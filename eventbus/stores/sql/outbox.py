@@ -38,8 +38,11 @@ FROZEN = "90s"
 """After this a relay that holds its lanes and does nothing loses them; a batch takes less."""
 _c = outbox.c
 _PREPARED = text(
-    # A relay that is frozen would keep its lanes for ever.
-    f"SELECT set_config('idle_in_transaction_session_timeout', '{FROZEN}', true), "
+    # A relay that is frozen would keep its lanes for ever; one that is while it reads its rows
+    # isn't idle. Servers on other systems can't have that, and log each time that they can't.
+    "SELECT set_config('idle_in_transaction_session_timeout', :frozen, true), "
+    "set_config('tcp_user_timeout', "
+    "CASE WHEN strpos(version(), 'linux') > 0 THEN :frozen ELSE '0' END, true), "
     # An outbox is mostly empty. Statistics of that time have PostgreSQL sort the whole of a
     # backlog for each claim, where the indices give it in order. Such a plan looks dear, so
     # that it would be compiled, which costs more than running it.
@@ -188,7 +191,7 @@ class SqlOutbox:
         self, which: tuple[ColumnElement[bool], ...], limit: int
     ) -> AsyncGenerator[SqlClaim]:
         async with self._engine.connect() as connection:
-            await connection.execute(_PREPARED)
+            await connection.execute(_PREPARED, {"frozen": FROZEN})
             # A scalar with a limit, which the planner can't turn into a join of all rows.
             waits = select(true()).where(_c.lane == lanes.c.lane, *which).limit(1)
             held = select(lanes.c.lane).where(waits.scalar_subquery())

@@ -20,6 +20,7 @@ from eventbus.stores.sql.tables import outbox
 from tests.faults.harness.forking import Forker, fork_what_is_ordered
 from tests.faults.harness.ground import ApiRefusedError, Ground
 from tests.faults.harness.history import Entry, FileLedger, History, What
+from tests.faults.harness.pace import patience
 from tests.faults.harness.step import StepTaken
 from tests.waiting import comes_true, eventually
 
@@ -255,7 +256,7 @@ class Bank:
 
     async def _until(self, condition: "Callable[[], Awaitable[bool]]", wanted: str) -> None:
         if not await comes_true(condition, PATIENCE):
-            raise AssertionError(f"I1: no {wanted} within {PATIENCE:g} s")
+            raise AssertionError(f"I1: no {wanted} within {PATIENCE * patience():.0f} s")
 
     async def close(self) -> None:
         """End all processes."""
