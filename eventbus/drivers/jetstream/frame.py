@@ -139,4 +139,4 @@ def publish_command(
     size = len(written) + len(known) + 12  # of "NATS/1.0", and the two ends of lines not in them
     sizes = f"{size} {size + len(body)}"
     start = f"HPUB {subject} {reply} {sizes}\r\n{_VERSION}\r\n{written}{known}\r\n"
-    return b"%b%b\r\n" % (start.encode(), body)
+    return b"".join((start.encode(), body, b"\r\n"))
