@@ -13,15 +13,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = "eventbus"
 COMPILED = """
-    codec correlation driving emission envelope enveloping glance headers ids judging lot owner
-    records routing shortcut telling unresolved wiring
-    drivers.receipt drivers.jetstream.acks drivers.jetstream.checks drivers.jetstream.consumer
+    codec correlation delivery driving emission envelope enveloping glance headers ids
+    immediate judging lot owner pipeline records routing shortcut subject subscription telling
+    unresolved wiring
+    drivers.plain drivers.receipt drivers.sync
+    drivers.jetstream.acks drivers.jetstream.checks drivers.jetstream.consumer
     drivers.jetstream.frame drivers.jetstream.lane drivers.jetstream.link
     drivers.jetstream.message drivers.jetstream.pinned drivers.jetstream.progress
     drivers.jetstream.publisher
     telemetry.metrics telemetry.multiprocess telemetry.signals telemetry.tallies
-    worker.flow worker.heartbeat worker.ordered worker.pump
-    worker.replay
+    worker.flow worker.heartbeat worker.ordered worker.pump worker.replay
 """
 """What an event goes through on its usual way; the rest of the package stays Python."""
 
@@ -108,11 +109,14 @@ def _write_constructor(lines: list[str], found: ast.ClassDef) -> None:
     frozen = any("frozen=True" in ast.unparse(one) for one in found.decorator_list)
     first, doc = min(one.lineno for one in found.decorator_list), found.body[0]
     assert doc.end_lineno is not None, "parsed from a file"
+    sets = [f"self.{_name(one)} = {_value(one)}" for one in fields]
+    if any(isinstance(one, ast.FunctionDef) and one.name == "__post_init__" for one in found.body):
+        sets.append("self.__post_init__()")
     head = [
         f"@dataclass(init=False, frozen={frozen})",
         *lines[found.lineno - 1 : doc.end_lineno],
         f"    def __init__(self, {', '.join(map(_parameter, fields))}) -> None: "
-        + "; ".join(f"self.{_name(one)} = {_value(one)}" for one in fields)
+        + ("; ".join(sets) or "pass")
         + "  # type: ignore[misc]",
     ]
     room = doc.end_lineno - first + 2
