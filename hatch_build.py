@@ -61,7 +61,7 @@ def compiled(root: Path, folder: Path) -> list[tuple[Path, Path]]:
     (folder / "mypy.ini").write_text("[mypy]\nplugins = pydantic.mypy\nenable_error_code =\n")
     files = [f"{PACKAGE}/{name.replace('.', '/')}.py" for name in COMPILED.split()]
     for file in files:
-        (folder / file).write_text(with_constructors((folder / file).read_text()))
+        (folder / file).write_text(written_out((folder / file).read_text()))
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -87,7 +87,7 @@ def with_constructors(source: str) -> str:
 
     It knows neither slots nor our `eventbus.record.quick`, and what `dataclasses` makes at import
     stays interpreted. The classes keep their fields, and frozen ones stay frozen: a compiled
-    constructor sets the fields where they are. All else stays on its line, for tracebacks.
+    constructor sets the fields where they are.
     """
     lines, body = source.splitlines(), ast.parse(source).body
     for found in body:
@@ -96,6 +96,51 @@ def with_constructors(source: str) -> str:
     # The types of fields are looked up in the module, those that are built in too.
     lines[body[1].lineno - 1] = f"from builtins import Exception; {lines[body[1].lineno - 1]}"
     return "\n".join(lines) + "\n"
+
+
+def written_out(source: str) -> str:
+    """Write out what mypyc doesn't compile; all else stays on its line, for tracebacks."""
+    return with_causes(with_copies(with_constructors(source)))
+
+
+def with_copies(source: str) -> str:
+    """Have instances of dataclasses copied and pickled.
+
+    `copy` and `pickle` begin with an object that has no fields; a compiled class makes none.
+    """
+    found = [one for one in ast.parse(source).body if isinstance(one, ast.ClassDef)]
+    names = [one.name for one in found if not one.bases and _is_dataclass(one)]
+    return source + _COPIES + "".join(f"_copyreg.pickle({one}, _taken_apart)\n" for one in names)
+
+
+_COPIES = """
+import copyreg as _copyreg
+from dataclasses import fields as _fields
+from typing import Any as _Any
+
+def _taken_apart(one: _Any) -> tuple[_Any, ...]:
+    return type(one), tuple(getattr(one, each.name) for each in _fields(one))
+
+"""
+
+
+def with_causes(source: str) -> str:
+    """Have what is raised ``from`` an error say so, which mypyc leaves out."""
+    lines = source.splitlines()
+    for one in ast.walk(ast.parse(source)):
+        if isinstance(one, ast.Raise) and one.exc is not None and one.cause is not None:
+            said = f"raise _from({ast.unparse(one.exc)}, {ast.unparse(one.cause)})"
+            end = one.end_lineno or one.lineno
+            lines[one.lineno - 1 : end] = [" " * one.col_offset + said] + [""] * (end - one.lineno)
+    return "\n".join(lines) + _CAUSES
+
+
+_CAUSES = """
+
+def _from(error: BaseException, cause: BaseException | None) -> BaseException:
+    error.__cause__ = cause
+    return error
+"""
 
 
 def _is_dataclass(found: ast.ClassDef) -> bool:

@@ -101,11 +101,11 @@ class Envelope:
         *,
         source: str,
         time: datetime,
-        id: str | None = None,
-        key: str | None = None,
-        correlation_id: str | None = None,
+        id: object = None,
+        key: object = None,
+        correlation_id: object = None,
         headers: Mapping[str, str] = NO_HEADERS,
-        tags: tuple[str, ...] = (),
+        tags: object = (),
         due: datetime | None = None,
         expires: Duration | datetime | None = None,
         scope: Scope | None = None,
@@ -113,7 +113,8 @@ class Envelope:
         """Return the envelope of an event that is emitted now, in a scope.
 
         What isn't given is taken from the event (key), from the scope (correlation, cause,
-        trace), or made (id; the correlation id is the id where nothing caused the event).
+        trace), or made (id; the correlation id is the id where nothing caused the event). What is
+        an object here comes from users as it is, and must be a string, tags a tuple of them.
 
         Raises:
             DeclarationError: The event's class has no name.
@@ -123,25 +124,23 @@ class Envelope:
         """
         spec = event.event_spec or spec_of(event)
         scope = current_scope() if scope is None else scope
-        key = _key(event, spec, key)
+        kept_by = _key(event, spec, key)
         body = event.event_body()
-        if id is None:
-            id = scope.id_for(spec.name, key, body)
-        else:
-            _check_id(spec.name, "id", id)
+        own = scope.id_for(spec.name, kept_by, body) if id is None else _id(spec.name, "id", id)
+        shared = scope.correlation_id or own
         if correlation_id is not None:
-            _check_id(spec.name, "correlation_id", correlation_id)
+            shared = _id(spec.name, "correlation_id", correlation_id)
         expires = spec.expires if expires is None else expires
         return cls(  # by position, which is quicker
             event,
             body,
-            id,
+            own,
             spec.name,
             spec.version,
             time,
             source,
-            key,
-            correlation_id or scope.correlation_id or id,
+            kept_by,
+            shared,
             scope.causation_id,
             _tags(spec, tags) if tags else spec.tags,
             spec.kind,
@@ -174,37 +173,32 @@ class Envelope:
         )
 
 
-def _key(event: Event, spec: EventSpec, key: str | None) -> str | None:
+def _key(event: Event, spec: EventSpec, key: object) -> str | None:
     if key is None and spec.key is not None:
         key = event.event_key()
-    if key is not None and not (_is_str(key) and (key.isascii() or is_text(key))):
+    if key is None:
+        if spec.kind == "state":
+            problem = "a state event is kept by its key, which is missing"
+            raise InvalidEventError(name=spec.name, problems=[("key", problem)])
+        return None
+    if not isinstance(key, str) or not (key.isascii() or is_text(key)):
         problem = "must be a string of valid Unicode"
-        raise InvalidEventError(name=spec.name, problems=[("key", problem)])
-    if key is None and spec.kind == "state":
-        problem = "a state event is kept by its key, which is missing"
         raise InvalidEventError(name=spec.name, problems=[("key", problem)])
     return key
 
 
-def _tags(spec: EventSpec, more: tuple[str, ...]) -> tuple[str, ...]:
+def _tags(spec: EventSpec, more: object) -> tuple[str, ...]:
     """Return the tags of the class and those of the emit, each once."""
-    problems = [] if _is_tuple(more) else ["must be a tuple of strings"]
-    if problems := problems or [*tag_problems(more)]:
+    given = cast("tuple[object, ...]", more) if isinstance(more, tuple) else (None,)
+    strings = [one for one in given if isinstance(one, str)]
+    problems = [] if len(strings) == len(given) else ["must be a tuple of strings"]
+    if problems := problems or [*tag_problems(strings)]:
         raise InvalidEventError(name=spec.name, problems=[("tags", one) for one in problems])
-    return (*spec.tags, *(one for one in dict.fromkeys(more) if one not in spec.tags))
+    return (*spec.tags, *(one for one in dict.fromkeys(strings) if one not in spec.tags))
 
 
-def _check_id(name: str, field: str, value: str) -> None:
-    if not (_is_str(value) and is_id(value)):
+def _id(name: str, field: str, value: object) -> str:
+    if not isinstance(value, str) or not is_id(value):
         problem = "must be a string of 1 to 128 printable ASCII characters without spaces"
         raise InvalidEventError(name=name, problems=[(field, problem)])
-
-
-def _is_tuple(value: object) -> bool:
-    """Tell for those who run no type checker; a string is a sequence of strings, too."""
-    return isinstance(value, tuple) and all(map(_is_str, cast("tuple[object, ...]", value)))
-
-
-def _is_str(value: object) -> bool:
-    """Tell for those who run no type checker."""
-    return isinstance(value, str)
+    return value

@@ -1,7 +1,8 @@
 """The options of an emit as its envelope, checked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import cast
 
 from eventbus import headers as h
 from eventbus.correlation import Scope
@@ -12,6 +13,8 @@ from eventbus.event import Event
 from eventbus.middleware.base import EmitOptions
 
 __all__ = ("check_options", "due_of", "enveloped", "is_plain")
+
+_SWITCHES = ("immediate", "after_commit")
 
 
 def enveloped(  # noqa: PLR0913 - what an emit has beside its options
@@ -40,15 +43,16 @@ def enveloped(  # noqa: PLR0913 - what an emit has beside its options
         ValueError: A time or duration is none.
     """
     user_headers = _user_headers(event, options)
+    given: Mapping[str, object] = options
     return Envelope.of(
         event,
         source=source,
         time=now,
-        id=options.get("id", id),
-        key=options.get("key"),
-        correlation_id=options.get("correlation_id"),
+        id=given.get("id", id),
+        key=given.get("key"),
+        correlation_id=given.get("correlation_id"),
         headers=h.check_user_headers(user_headers) if user_headers else NO_HEADERS,
-        tags=options.get("tags", ()),
+        tags=given.get("tags", ()),
         due=due,
         expires=options.get("expires"),
         scope=scope,
@@ -83,19 +87,24 @@ def _user_headers(event: Event, options: EmitOptions) -> Mapping[str, str]:
     given = options.get("headers") or NO_HEADERS
     if not event.event_metadata:
         return given
-    named = h.lowered(given)
-    kept = {name: one for name, one in event.event_metadata.items() if name not in named}
+    kept, names = dict(event.event_metadata), cast("Iterable[object]", given)
+    for name in names:
+        kept.pop(str(name).lower(), None)
     return {**kept, **given}
 
 
 def check_options(options: EmitOptions) -> None:
-    """Refuse an option that `emit` doesn't have.
+    """Refuse an option that `emit` doesn't have, and what no option can be.
 
     Raises:
-        TypeError: It has no such option; the message says which it has.
+        TypeError: It has no such option, or not with this value; the message says what it has.
     """
     known = tuple(EmitOptions.__annotations__)
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             hint = did_you_mean(option, known)
             raise TypeError(f"emit() has no option {option!r} (it has {', '.join(known)}){hint}")
+        if option in _SWITCHES and not isinstance(value, bool):
+            raise TypeError(f"emit() takes {option}=True or False, not {value!r}")
+        if option == "driver" and not isinstance(value, str | None):
+            raise TypeError(f"emit() takes the name of a driver=, not {value!r}")

@@ -4,7 +4,7 @@ CloudEvents 1.0 binary mode plus W3C trace context plus our own; docs/guide/wire
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
@@ -248,7 +248,8 @@ def check_user_headers(headers: Mapping[str, str]) -> dict[str, str]:
     if not isinstance(headers, Mapping):
         kind = type(headers).__name__
         raise HeaderError(header=kind, problem="isn't a mapping; give names and their values")
-    for name, value in headers.items():
+    given: Iterable[tuple[object, object]] = headers.items()
+    for name, value in given:
         lower = str(name).lower()
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise HeaderError(

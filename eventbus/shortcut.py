@@ -134,9 +134,10 @@ class Shortcut:
                 began = asyncio.get_running_loop().time() - ran
                 await self._limit.wait(waiting, began, self._subscription.listener)
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - dispatch judges it
-            await self._failed(glance, delivery, exc, started, aftermath)
+            rest = self._failed(glance, delivery, exc, started, aftermath)
         else:
-            self._handled(glance, delivery, started, aftermath)
+            return self._handled(glance, delivery, started, aftermath)
+        await rest
 
     def _called(self, glance: Glance, delivery: Readable) -> _Call:
         call: Awaitable[object]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 
 from typing_extensions import override
 
@@ -101,15 +102,11 @@ class OrderedPump(Pump):
         return wait
 
     async def _run_in_place(self, delivery: Delivery, known: Known) -> Wait | None:
+        one = self._dispatcher
         if self._entrance is None:
-            return await self._dispatcher(delivery, known)
-        is_in = False
-        try:
-            async with self._entrance.passed() as is_in:
-                return await self._dispatcher(delivery, known) if is_in else None
-        finally:
-            if not is_in:
-                await self._dispatcher.hand_back(delivery, known)
+            return await one(delivery, known)
+        back = partial(one.hand_back, delivery, known)
+        return await self._entrance.through(partial(one, delivery, known), back)
 
     async def _give_back(self, delivery: Delivery, known: Known) -> None:
         try:

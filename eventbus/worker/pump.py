@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Coroutine
 from contextvars import copy_context
+from functools import partial
 
 from eventbus.attempts import Known
 from eventbus.clock import Clock
@@ -116,6 +117,7 @@ class Pump:
             await self._all_confirmed.wait()
 
     def _consume(self, driver: Driver) -> Awaitable[Consumer]:
+        """Begin to pull; no coroutine of its own, for mypyc awaits no overridden one."""
         return driver.consume(self.subscription.consumer(), self._deliver)
 
     def _deliver(self, delivery: Delivery) -> None:
@@ -145,15 +147,9 @@ class Pump:
         self._in_hand -= 1
 
     async def _enter(self, entrance: Entrance, delivery: Delivery) -> None:
-        """Run it once there is a place; what never gets one goes back."""
-        is_in = False
-        try:
-            async with entrance.passed() as is_in:
-                if is_in:
-                    await self._dispatcher(delivery, aftermath=self)
-        finally:
-            if not is_in:
-                await self._dispatcher.hand_back(delivery, Known())
+        one = self._dispatcher
+        back = partial(one.hand_back, delivery, Known())
+        await entrance.through(partial(one, delivery, aftermath=self), back)
 
     def _spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = self._group.create_task(coroutine)

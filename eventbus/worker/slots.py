@@ -6,13 +6,16 @@ is next. So a heavy one gets more places than a light one while both wait, and n
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from eventbus.event import Priority
 
 __all__ = ("WEIGHTS", "Entrance", "Slots")
+
+T = TypeVar("T")
 
 WEIGHTS: Mapping[Priority, int] = {"high": 16, "normal": 4, "low": 1}
 """How many places a listener gets while others that wait, too, get theirs."""
@@ -109,3 +112,15 @@ class Entrance:
         finally:
             for one in reversed(taken):
                 one.give_back()
+
+    async def through(
+        self, run: Callable[[], Awaitable[T]], back: Callable[[], Awaitable[object]]
+    ) -> T | None:
+        """Run it once there are places; what never gets them goes back."""
+        is_in = False
+        try:
+            async with self.passed() as is_in:
+                return await run() if is_in else None
+        finally:
+            if not is_in:
+                await back()

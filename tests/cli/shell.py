@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import PYTHON_PATH
+
 PATIENCE = 120.0
 """Seconds for what has to come; a busy machine takes ten times as long as an idle one."""
 COMMAND = (sys.executable, "-m", "eventbus.cli")
@@ -90,7 +91,7 @@ def environment(**settings: str) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     if "EVENTBUS_NATS_SERVER" in os.environ:
         own["EVENTBUS_NATS_SERVER"] = os.environ["EVENTBUS_NATS_SERVER"]
-    return own | {"PYTHONPATH": str(ROOT)} | settings
+    return own | {"PYTHONPATH": PYTHON_PATH} | settings
 
 
 def cli(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from eventbus.cli.demo.system import PROCESSES
-from tests.cli.shell import ROOT, Running, cli, started, until
+from tests.cli.shell import Running, cli, started, until
+from tests.paths import ROOT
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,7 +9,8 @@ import pytest
 
 from eventbus.cli.make.module import with_definition
 from eventbus.errors import ConfigurationError
-from tests.cli.shell import ROOT, cli
+from tests.cli.shell import cli
+from tests.paths import ROOT
 
 CONFIG = str(ROOT / "pyproject.toml")
 

@@ -1,8 +1,10 @@
 """Many events at once: each has its own receipt or error, whatever happens on the way."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from itertools import count
+from uuid import UUID
 
 import pytest
 
@@ -72,14 +74,18 @@ async def test_one_object_twice_in_the_list_is_two_events(nats_server: NatsServe
 async def test_a_fresh_id_that_is_taken_fails_alone(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = count()
-    monkeypatch.setattr("eventbus.envelope.uuid7", lambda: f"id-{min(next(made), 49)}")
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now)  # fresh ids count up
     async with serving(nats_server.url) as events:
+        last = UUID((await events.emit(BoxSent(number="first"))).id).int
+        coming = [str(UUID(int=last + 1 + number)) for number in range(52)]
+        for taken in (coming[11], coming[31]):
+            await events.emit(BoxSent(number="other"), id=taken)
         with pytest.raises(ExceptionGroup) as raised:
             await events.emit_many(boxes(52))
 
     assert [type(one) for one in raised.value.exceptions] == [IdConflictError] * 2
-    assert await stored_ids(nats_server.url) == [f"id-{number}" for number in range(50)]
+    assert sorted(await stored_ids(nats_server.url))[1:] == coming
 
 
 async def test_a_full_stream_refuses_what_it_has_no_room_for(nats_server: NatsServer) -> None:

@@ -13,6 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from eventbus.embedded import NatsServer
 from tests.integration.collector import Receiver, receiving
+from tests.paths import PYTHON_PATH
 
 pytestmark = pytest.mark.nats
 
@@ -98,7 +99,7 @@ def run(code: str, folder: Path, **variables: str) -> tuple[str, list[dict[str, 
     app = folder / "app.py"
     app.write_text(code)
     env = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    env["PYTHONPATH"] = PYTHON_PATH
     ran = subprocess.run(
         [sys.executable, str(app)],
         env={**env, **variables},

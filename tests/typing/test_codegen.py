@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import PYTHON_PATH, ROOT
 
 SCHEMAS = '''
 """Events of a shop."""
@@ -97,7 +97,7 @@ def shop(tmp_path: Path) -> Path:
 
 def codegen(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "eventbus.cli", "codegen", "types", *arguments]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": PYTHON_PATH}
     return subprocess.run(
         command, cwd=folder, check=False, capture_output=True, text=True, env=env
     )

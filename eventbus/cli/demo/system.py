@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -251,7 +252,10 @@ def forget_settings() -> None:
 
 def _environment(server: str, folder: Path, secret: str, root: Path) -> dict[str, str]:
     """Return the services' environment; they run where no ``.env`` is, and find code by path."""
-    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    paths = [str(root), os.environ.get("PYTHONPATH")]
+    if sys.flags.safe_path:  # nothing of where it was started comes before the rest
+        paths.reverse()
+    path = os.pathsep.join(filter(None, paths))
     return environment(
         server,
         PYTHONPATH=path,

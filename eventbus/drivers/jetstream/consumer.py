@@ -132,15 +132,18 @@ class PullConsumer:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._look())
-                while True:
-                    link = self._outside.connection.link
-                    if link is not None:
-                        with suppress(NotConnectedError):
-                            await self._serve(link)
-                    else:
-                        await self._pause(HEARTBEAT)
+                group.create_task(self._serve_links())
         finally:
             self._outside.connection.unwatch(self._wake.set)
+
+    async def _serve_links(self) -> None:
+        while True:
+            link = self._outside.connection.link
+            if link is not None:
+                with suppress(NotConnectedError):
+                    await self._serve(link)
+            else:
+                await self._pause(HEARTBEAT)
 
     async def _look(self) -> None:
         """Keep up with how far the durable is, and whether it still is what was declared."""

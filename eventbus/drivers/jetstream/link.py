@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Self
 
 from eventbus.drivers.jetstream.credentials import Login
 from eventbus.drivers.jetstream.frame import Frame, publish_command
@@ -89,11 +89,10 @@ class Link:
         link = cls(on_lost)
         link._wire = await dial(url, login, on_denied=link._refused, on_lost=link.lose)
         link._lane = link._wire.lane
-        try:
-            await link._listen(login.inbox_prefix)
-        except BaseException:
+        problem = await _problem_of(link._listen(login.inbox_prefix))
+        if problem is not None:
             await link.close()
-            raise
+            raise problem
         return link
 
     async def _listen(self, inbox_prefix: str) -> None:
@@ -269,14 +268,8 @@ class Link:
         async with asyncio.TaskGroup() as group:
             ping = group.create_task(self.wire.answers())
             ended = group.create_task(self._ended.wait())
-            await asyncio.wait((ping, ended), timeout=within, return_when=asyncio.FIRST_COMPLETED)
-            if not ping.done():
-                # An event loop that was blocked finds timer and answer due at the same time.
-                await asyncio.wait((ping,), timeout=GRAIN)
-            answered = ping.done() and ping.result()
-            ping.cancel()
-            ended.cancel()
-        return answered
+            answered = group.create_task(_is_answered(ping, ended, within))
+        return answered.result()
 
     def lose(self, problem: str) -> None:
         """Give it up: fail everything that waits, at once."""
@@ -343,6 +336,27 @@ class Link:
             self._admit()
         busy = self._waiting or self._queue
         self._timer = self._loop.call_later(GRAIN, self._sweep) if busy else None
+
+
+async def _problem_of(work: Awaitable[None]) -> BaseException | None:
+    try:
+        await work
+    except BaseException as exc:  # noqa: BLE001 - it is raised once the link is closed
+        return exc
+    return None
+
+
+async def _is_answered(
+    ping: asyncio.Task[bool], ended: asyncio.Task[Literal[True]], within: float
+) -> bool:
+    await asyncio.wait((ping, ended), timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    if not ping.done():
+        # An event loop that was blocked finds timer and answer due at the same time.
+        await asyncio.wait((ping,), timeout=GRAIN)
+    answered = ping.done() and ping.result()
+    ping.cancel()
+    ended.cancel()
+    return answered
 
 
 def _not_authorized(server: str, subject: str) -> NotAuthorizedError:

@@ -96,8 +96,9 @@ class Publisher:
         try:
             await answer
         except Exception:  # noqa: BLE001 - `end` says what it means
-            return await self.end(message, answer, started, refused)
-        receipt = self.receipt_of(message, answer)
+            receipt = None
+        else:
+            receipt = self.receipt_of(message, answer)
         return receipt or await self.end(message, answer, started, refused)
 
     def begin(self, message: Message, *, headroom: int = 0) -> Answer | None:
@@ -130,11 +131,11 @@ class Publisher:
         refused: Refused | None = None,
     ) -> Receipt:
         """Return once a message that was sent is stored; tries again and raises as `publish`."""
-        emit = _Emit(message, started, 1)
+        emit, raw = _Emit(message, started, 1), None
         try:
             raw = await answer
         except (TimeoutError, NotConnectedError) as exc:
-            return await self._ended(_after(emit, exc, self._per_try), None, refused)
+            emit = _after(emit, exc, self._per_try)
         return await self._ended(emit, raw, refused)
 
     async def _ended(self, emit: _Emit, raw: Raw | None, refused: Refused | None) -> Receipt:
@@ -145,7 +146,8 @@ class Publisher:
         except BackpressureError as exc:
             if refused is None:
                 raise
-            raise await refused(exc) from exc
+            rest = _raised(refused, exc)
+        return await rest
 
     def carried(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Return messages up to the first one that can't be carried."""
@@ -311,6 +313,10 @@ def _parsed(emit: _Emit, raw: Raw) -> Table:
         f"'{emit.name}' {emit.id}: something that isn't a stream answers on "
         f"'{emit.message.subject}'; stop it, or check EVENTBUS_NAMESPACE"
     )
+
+
+async def _raised(refused: Refused, error: BackpressureError) -> Receipt:
+    raise await refused(error) from error
 
 
 def _certain(emit: _Emit, refused: PublishError) -> PublishError:
