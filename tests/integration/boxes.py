@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
+from uuid import UUID
 
 import pytest
 
@@ -24,6 +25,12 @@ class BoxSent(Event, name="box.sent", key="number"):
 
 def boxes(many: int, content: str = "") -> list[BoxSent]:
     return [BoxSent(number=str(one), content=content) for one in range(many)]
+
+
+def ids_after(receipt: Receipt, many: int) -> list[str]:
+    """Return the fresh ids that come next in this process, while its clock stands still."""
+    last = UUID(receipt.id).int
+    return [str(UUID(int=last + number)) for number in range(1, many + 1)]
 
 
 async def passed_on(envelope: Envelope, call_next: CallEmit) -> Receipt:

@@ -1,6 +1,7 @@
 """One emit through the pipeline: its receipt, its errors, and what becomes of it when it is cancelled."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -14,7 +15,15 @@ from eventbus.errors import (
     NotConnectedError,
     PayloadTooLargeError,
 )
-from tests.integration.boxes import LONG, BoxSent, Heard, boxes, serving, until_stored
+from tests.integration.boxes import (
+    LONG,
+    BoxSent,
+    Heard,
+    boxes,
+    ids_after,
+    serving,
+    until_stored,
+)
 from tests.integration.rig import Line, stored_ids
 
 pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
@@ -116,9 +125,11 @@ async def test_the_options_go_along(nats_server: NatsServer) -> None:
 async def test_a_fresh_id_can_not_be_taken(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventbus.envelope.uuid7", lambda: "always")
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now)
     async with serving(nats_server.url) as events:
-        await events.emit(BoxSent(number="1"))
+        (taken,) = ids_after(await events.emit(BoxSent(number="first")), 1)
+        await events.emit(BoxSent(number="2"), id=taken)
         with pytest.raises(IdConflictError):
             await events.emit(BoxSent(number="1"))
 

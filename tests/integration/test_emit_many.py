@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Iterator
 from itertools import count
-from uuid import UUID
 
 import pytest
 
@@ -19,7 +18,17 @@ from eventbus.errors import (
     InvalidEventError,
     PayloadTooLargeError,
 )
-from tests.integration.boxes import LONG, WAYS, BoxSent, Emits, Heard, boxes, serving, until_stored
+from tests.integration.boxes import (
+    LONG,
+    WAYS,
+    BoxSent,
+    Emits,
+    Heard,
+    boxes,
+    ids_after,
+    serving,
+    until_stored,
+)
 from tests.integration.rig import Line, stored_ids
 
 pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("_nats_binary")]
@@ -75,10 +84,9 @@ async def test_a_fresh_id_that_is_taken_fails_alone(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time_ns()
-    monkeypatch.setattr(time, "time_ns", lambda: now)  # fresh ids count up
+    monkeypatch.setattr(time, "time_ns", lambda: now)
     async with serving(nats_server.url) as events:
-        last = UUID((await events.emit(BoxSent(number="first"))).id).int
-        coming = [str(UUID(int=last + 1 + number)) for number in range(52)]
+        coming = ids_after(await events.emit(BoxSent(number="first")), 52)
         for taken in (coming[11], coming[31]):
             await events.emit(BoxSent(number="other"), id=taken)
         with pytest.raises(ExceptionGroup) as raised:
