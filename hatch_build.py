@@ -26,6 +26,9 @@ COMPILED = """
 """
 """What an event goes through on its usual way; the rest of the package stays Python."""
 
+THROW = "_m, type, value, traceback, NULL", "_m, value, NULL"
+"""How mypyc hands an exception on to what is awaited; Python 3.12 and later warn of the first."""
+
 
 class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
     """Adds the compiled modules to a wheel, beside their Python files, which then aren't run.
@@ -75,6 +78,8 @@ def compiled(root: Path, folder: Path) -> list[tuple[Path, Path]]:
             group_name=PACKAGE,
             target_dir="c",
         )
+        runtime = Path("c/misc_ops.c")
+        runtime.write_text(runtime.read_text().replace(*THROW))
         build = build_ext(Distribution({"name": PACKAGE, "ext_modules": extensions}))
         build.build_lib, build.build_temp, build.parallel = "lib", "objects", os.cpu_count() or 1
         build.ensure_finalized()

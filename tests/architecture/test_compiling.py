@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import mypyc
 import pytest
 
 import eventbus
@@ -123,6 +124,12 @@ def test_compiled_code_does_not_wait_while_it_handles_an_exception(name: str) ->
     ]
 
     assert [(one.name, where) for one in functions for where in suspended(one)] == []
+
+
+def test_what_is_replaced_in_the_runtime_of_mypyc_is_there() -> None:
+    runtime = Path(str(mypyc.__file__)).parent / "lib-rt" / "misc_ops.c"
+
+    assert runtime.read_text().count(HOOK.THROW[0]) == 1
 
 
 def test_no_class_in_python_inherits_from_a_compiled_one() -> None:
