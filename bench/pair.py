@@ -22,8 +22,8 @@ SIZES = {
     "emit_256": 30_000,
     "emit_1": 3_000,
     "emit_many": 10_000,
-    "consume": 30_000,
-    "consume_push": 30_000,
+    "consume": 60_000,
+    "consume_push": 60_000,
     "latency": 1_500,
 }
 """Events of one run."""
