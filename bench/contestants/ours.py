@@ -90,7 +90,7 @@ async def consume(url: str, events: int, make: Make = service_of) -> Result:
             done.set()
 
     service = make(url)
-    service.subscribe(OrderPlaced, take, start="all", concurrency=1000)
+    service.subscribe(OrderPlaced, take, start="all", concurrency=500)
     with Meter() as meter:
         await service.start()
         await done.wait()
