@@ -1,7 +1,7 @@
 """What the tests of emits send, through what, and what observers heard of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 from uuid import UUID
@@ -13,6 +13,7 @@ from eventbus.envelope import Envelope
 from eventbus.errors import DriverError
 from eventbus.middleware.base import CallEmit, EmitMiddleware
 from eventbus.telemetry.signals import EmitFailed, Emitted, Happened
+from tests.integration.rig import Line
 
 LONG = 60.0
 """Seconds for what takes one, on a machine that is busy."""
@@ -81,3 +82,20 @@ async def until_stored(events: EventService, event: Event) -> Receipt:
                 return await events.emit(event)
             except DriverError:
                 await asyncio.sleep(0.05)
+
+
+async def cancel_unanswered(emit: Coroutine[object, object, object], line: Line) -> None:
+    """Cancel an emit while the server's answer is held back, and cut the line."""
+    answered = asyncio.Event()
+
+    def held(data: bytes) -> bytes:
+        answered.set()
+        return b""
+
+    line.back = held
+    async with asyncio.timeout(LONG), asyncio.TaskGroup() as group:
+        task = group.create_task(emit)
+        await answered.wait()
+        task.cancel()
+    line.back = lambda data: data
+    line.cut()

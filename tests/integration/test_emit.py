@@ -20,6 +20,7 @@ from tests.integration.boxes import (
     BoxSent,
     Heard,
     boxes,
+    cancel_unanswered,
     ids_after,
     serving,
     until_stored,
@@ -46,19 +47,7 @@ async def test_a_cancelled_emit_is_emitted_again_under_its_id(nats_server: NatsS
     box, heard = BoxSent(number="1"), Heard()
     async with Line(nats_server) as line, serving(line.url, heard) as events:
         await events.emit(BoxSent(number="first"))
-        answered = asyncio.Event()
-
-        def held(data: bytes) -> bytes:
-            answered.set()
-            return b""
-
-        line.back = held
-        async with asyncio.timeout(LONG), asyncio.TaskGroup() as group:
-            emit = group.create_task(events.emit(box))
-            await answered.wait()
-            emit.cancel()
-        line.back = lambda data: data
-        line.cut()
+        await cancel_unanswered(events.emit(box), line)
         receipt = await until_stored(events, box)
         another = await until_stored(events, box)
 

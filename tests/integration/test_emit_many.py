@@ -25,6 +25,7 @@ from tests.integration.boxes import (
     Emits,
     Heard,
     boxes,
+    cancel_unanswered,
     ids_after,
     serving,
     until_stored,
@@ -179,19 +180,7 @@ async def test_a_cancelled_lot_is_emitted_again_under_its_ids(nats_server: NatsS
     lot = boxes(40)
     async with Line(nats_server) as line, serving(line.url) as events:
         await events.emit(BoxSent(number="first"))
-        answered = asyncio.Event()
-
-        def held(data: bytes) -> bytes:
-            answered.set()
-            return b""
-
-        line.back = held
-        async with asyncio.timeout(LONG), asyncio.TaskGroup() as group:
-            emits = group.create_task(events.emit_many(lot))
-            await answered.wait()
-            emits.cancel()
-        line.back = lambda data: data
-        line.cut()
+        await cancel_unanswered(events.emit_many(lot), line)
         receipts = [await until_stored(events, one) for one in lot]
 
     stored = await stored_ids(nats_server.url)
