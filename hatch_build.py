@@ -15,11 +15,11 @@ PACKAGE = "eventbus"
 COMPILED = """
     codec correlation delivery driving emission envelope enveloping glance headers ids
     immediate judging lot owner pipeline records routing shortcut subject subscription telling
-    unresolved wiring
-    drivers.plain drivers.receipt drivers.sync
+    template unresolved wiring
+    drivers.pipelined drivers.plain drivers.receipt drivers.sync
     drivers.jetstream.acks drivers.jetstream.checks drivers.jetstream.consumer
     drivers.jetstream.frame drivers.jetstream.lane drivers.jetstream.link
-    drivers.jetstream.message drivers.jetstream.pinned drivers.jetstream.progress
+    drivers.jetstream.message drivers.jetstream.pinned drivers.jetstream.pipe drivers.jetstream.progress
     drivers.jetstream.publisher
     telemetry.metrics telemetry.multiprocess telemetry.signals telemetry.tallies
     worker.flow worker.heartbeat worker.ordered worker.pump worker.replay

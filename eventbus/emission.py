@@ -16,12 +16,12 @@ from eventbus.drivers.base import Driver, Receipt
 from eventbus.drivers.receipt import traced
 from eventbus.duplicates import accepted
 from eventbus.envelope import Envelope, Message
-from eventbus.enveloping import check_options, enveloped, is_plain
+from eventbus.enveloping import check_options
 from eventbus.errors import BackpressureError, DeclarationError
 from eventbus.event import Event
 from eventbus.lot import LEAST, Asked, Lot, is_event
 from eventbus.middleware.base import EmitOptions, chain_emit
-from eventbus.pipeline import Pipeline, goes_along
+from eventbus.pipeline import Begun, Pipeline, goes_along
 from eventbus.postponed import Postponed
 from eventbus.routing import Choose, Publishing, Route, Way, Ways
 from eventbus.stores.base import Transaction, open_transaction, outside_transactions
@@ -50,18 +50,17 @@ class Emitter:
         driver, own = self._ways.pipeline, self._ways.own
         if driver is None:
             return None
-        prefix, made = own.route.subjects.prefix, partial(self._enveloped, own)
-        return Pipeline(driver, prefix, made, self._telling, self._unresolved)
+        return Pipeline(driver, own, self._telling, self._unresolved)
 
-    def pipeline(self, event: Event, options: EmitOptions) -> Pipeline | None:
-        """Return the way of an emit that needs nothing but the driver's answer; None for others.
+    def begin(self, event: Event, options: EmitOptions) -> Begun | None:
+        """Begin an emit that needs nothing but the driver's answer; None for others.
 
-        Those have more around them, or go elsewhere: `emit` takes them all.
+        Those have more around them, or go elsewhere: `emit` takes them all. Raises as it does.
         """
         pipeline = self._pipeline
         if pipeline is None or not goes_along(event, options) or _has_more():
             return None
-        return pipeline
+        return pipeline.begin(event, options)
 
     async def emit(self, event: Event, options: EmitOptions) -> Receipt:
         """Emit an event; returns once it is stored.
@@ -80,7 +79,7 @@ class Emitter:
             check_options(options)
         scope, way = current_scope(), self._ways.choose(event, options)
         known = self._unresolved.id_of(event, scope.handled)
-        envelope = self._enveloped(way, event, options, known, scope)
+        envelope = way.enveloped(event, options, known, scope)
         self._unresolved.take(event, known)
         if way.is_immediate and self._deferred(way, envelope, options):
             return Receipt(envelope.id, "", 0, driver=way.driver.name, pending=True)
@@ -104,21 +103,6 @@ class Emitter:
         else:
             self._telling.stored(way.driver.name, envelope, receipt, started)
         return receipt
-
-    def _enveloped(
-        self, way: Way, event: Event, options: EmitOptions, known: str | None, scope: Scope
-    ) -> Envelope:
-        publishing = self._publishing
-        now = publishing.clock.now()
-        if not options and known is None and not way.route.run_after and is_plain(event):
-            return Envelope.plain(event, publishing.source, now, scope)
-        due = way.due(options, now) if options or way.route.run_after else None
-        envelope = enveloped(
-            event, options, source=publishing.source, now=now, due=due, id=known, scope=scope
-        )
-        if envelope.kind == "state":
-            way.check_state(envelope)
-        return envelope
 
     async def _direct(self, way: Way, envelope: Envelope) -> Receipt:
         with outside_transactions():
@@ -233,8 +217,8 @@ class Emitter:
         publish = chain_emit(middleware, partial(self._publish, route))
         if is_immediate(driver):
             chain = chain_emit(middleware, driver.hand_over)
-            return Way(route, chain, later=publish, is_immediate=True)
-        return Way(route, publish, later=publish)
+            return Way(route, self._publishing, chain, later=publish, is_immediate=True)
+        return Way(route, self._publishing, publish, later=publish)
 
     def _publish(self, route: Route, envelope: Envelope) -> Awaitable[Receipt]:
         """Return the publishing of an envelope: the driver's own, where it needs nothing else."""

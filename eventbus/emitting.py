@@ -88,20 +88,19 @@ class Emitting(Parts):
             if fake is not None:
                 return fake.record(event, options, service=self.name, time=self._clock.now())
         emitter = self._emitter or self._ready()
-        pipeline = emitter.pipeline(event, options)
-        if pipeline is None:
+        begun = emitter.begin(event, options)
+        if begun is None:
             return await emitter.emit(event, options)
         # Here, and not in a coroutine below: each layer is paid for with every event.
-        begun = pipeline.begin(event, options)
         try:
-            if begun[2] is not None:
-                await begun[2]
+            if begun.answer is not None:
+                await begun.answer
         except asyncio.CancelledError:
-            pipeline.abandon(begun)
+            begun.abandon()
             raise
         except Exception:  # noqa: BLE001 - `end` says what it means
-            return await pipeline.end(begun)
-        return pipeline.receipt_of(begun) or await pipeline.end(begun)
+            return await begun.end()
+        return begun.receipt() or await begun.end()
 
     async def emit_if(
         self,

@@ -13,6 +13,7 @@ from eventbus.event import Event, EventSpec, spec_of, tag_problems
 from eventbus.headers import is_text
 from eventbus.ids import is_id, uuid7
 from eventbus.record import quick
+from eventbus.template import template_of
 
 __all__ = ("NO_HEADERS", "Envelope", "Message")
 
@@ -66,12 +67,12 @@ class Envelope:
     @classmethod
     def plain(cls, event: Event, source: str, time: datetime, scope: Scope) -> "Envelope":
         """Return the envelope of an event that is emitted as it is; otherwise as `of`."""
-        spec = event.event_spec or spec_of(event)
+        template = template_of(event)
+        spec = template.spec or spec_of(event)
         name, key = spec.name, spec.key
         if key is not None:
-            key = event.event_key()
-            if type(key) is not str or not key.isascii():
-                key = _key(event, spec, key)
+            found = template.key_of(event)
+            key = found if isinstance(found, str) and found.isascii() else _key(event, spec, found)
         body = event.event_body()
         id = uuid7() if scope.handled is None else scope.handled.next_id(name, key, body)
         return cls(  # by position, which is quicker

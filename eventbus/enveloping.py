@@ -12,7 +12,7 @@ from eventbus.errors import did_you_mean
 from eventbus.event import Event
 from eventbus.middleware.base import EmitOptions
 
-__all__ = ("check_options", "due_of", "enveloped", "is_plain")
+__all__ = ("check_options", "due_of", "enveloped")
 
 _SWITCHES = ("immediate", "after_commit")
 
@@ -57,12 +57,6 @@ def enveloped(  # noqa: PLR0913 - what an emit has beside its options
         expires=options.get("expires"),
         scope=scope,
     )
-
-
-def is_plain(event: Event) -> bool:
-    """Tell whether an event without options needs none of what its envelope may have."""
-    spec = event.event_spec
-    return spec is not None and spec.kind != "state" and not event.event_metadata
 
 
 def due_of(delay: Duration | None, at: datetime | None, now: datetime) -> datetime | None:

@@ -22,6 +22,7 @@ from eventbus.errors import DeclarationError, EncodeError, SubjectError, did_you
 from eventbus.subject import check_event_name, check_name
 
 __all__ = (
+    "METADATA",
     "Data",
     "Event",
     "EventSpec",
@@ -161,7 +162,7 @@ _TAKEN = frozenset(
     {"event_body", "event_key", "event_kind", "event_metadata", "event_spec", "with_metadata"}
 )
 _KEYWORDS = tuple(one.name for one in fields(EventSpec) if one.name != "kind")
-_METADATA = "event metadata"
+METADATA = "event metadata"
 """Where an event keeps it, beside its fields; no field can have that name."""
 _NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -235,7 +236,7 @@ class Event(Data):
     @property
     def event_metadata(self) -> Mapping[str, str]:
         """What `with_metadata` gave it; a listener finds it in ``context.headers``."""
-        found: dict[str, str] | None = self.__dict__.get(_METADATA)
+        found: dict[str, str] | None = self.__dict__.get(METADATA)
         return MappingProxyType(found) if found else _NO_METADATA
 
     def with_metadata(self, metadata: Mapping[str, str] = _NO_METADATA, /, **more: str) -> Self:
@@ -248,7 +249,7 @@ class Event(Data):
         copy = self.model_copy()
         given = {**metadata, **more}
         lowered = {name.lower(): value for name, value in given.items()}
-        object.__setattr__(copy, _METADATA, {**self.event_metadata, **lowered})
+        object.__setattr__(copy, METADATA, {**self.event_metadata, **lowered})
         return copy
 
     def event_key(self) -> str | None:

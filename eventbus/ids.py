@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from random import Random
+from typing import Final
 from uuid import UUID
 
 __all__ = ("MAX_ID", "derived_id", "is_id", "uuid7")
@@ -15,18 +16,60 @@ MAX_ID = 128
 _RANDOM_BITS = 73
 _TAIL = (1 << 47) - 1
 """Of the 48 last bits; what is above leaves room to count up."""
+_ENDS: Final = tuple(f"{number:02x}" for number in range(256))
 
-# Seeded by the system; a system call for each id would take most of its time.
-# Not the shared generator of `random`: two processes may have given that the same seed.
-_generator = Random()  # noqa: S311 - ids have to differ, they are no secrets
-_random = _generator.getrandbits
 
-_lock = threading.Lock()
-_last_ms = 0
-_start = ""
-"""What the ids of this millisecond have in common: the time, and 26 random bits."""
-_tail = 0
-"""The rest of the last one, random in each millisecond's first id and counted up from there."""
+class _Fresh:
+    """Makes uuid7s, for all threads of a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Seeded by the system; a system call for each id would take most of its time.
+        # Not the shared generator of `random`: two processes may have given that the same seed.
+        self._generator = Random()  # noqa: S311 - ids have to differ, they are no secrets
+        self._last_ms = 0
+        self._tail = 0
+        """The last 48 bits, without the last 8: random at first, then counted up."""
+        self._end = 0
+        """The last 8 bits."""
+        self._first = ""
+        """What the ids of this millisecond have in common: the time, and 26 random bits."""
+        self._start = ""
+        """All but the last 8 bits."""
+
+    def next(self) -> str:
+        """Return the next one."""
+        self._lock.acquire()  # `with` takes longer than the rest
+        try:
+            now = time.time_ns() // 1_000_000
+            if now > self._last_ms:
+                self._begin(now)
+            elif self._end < 255:
+                self._end += 1
+            else:
+                self._tail += 1
+                self._end = 0
+                self._start = f"{self._first}{self._tail:010x}"
+            return self._start + _ENDS[self._end]
+        finally:
+            self._lock.release()
+
+    def _begin(self, now: int) -> None:
+        random = self._generator.getrandbits(_RANDOM_BITS)
+        stamp, high, low = f"{now:012x}", random >> 47, random & _TAIL
+        self._last_ms, self._tail, self._end = now, low >> 8, low & 255
+        self._first = f"{stamp[:8]}-{stamp[8:]}-7{high >> 14:03x}-{0x8000 | high & 0x3FFF:04x}-"
+        self._start = f"{self._first}{self._tail:010x}"
+
+    def differ(self) -> None:
+        """Begin anew after a fork, which copies all of this."""
+        self._lock = threading.Lock()  # another thread may have held it
+        self._generator.seed()
+        self._begin(self._last_ms)
+
+
+_fresh: Final = _Fresh()
+os.register_at_fork(after_in_child=_fresh.differ)
 
 
 def uuid7() -> str:
@@ -34,33 +77,7 @@ def uuid7() -> str:
 
     Those of one millisecond are counted up from a random number (RFC 9562 6.2, method 2).
     """
-    global _tail  # noqa: PLW0603 - the state that RFC 9562 6.2 asks for
-    with _lock:
-        now = time.time_ns() // 1_000_000
-        if now > _last_ms:
-            _begin(now)
-        else:
-            _tail += 1
-        return f"{_start}{_tail:012x}"
-
-
-def _begin(now: int) -> None:
-    global _last_ms, _start, _tail  # noqa: PLW0603 - as above
-    random = _random(_RANDOM_BITS)
-    stamp, high = f"{now:012x}", random >> 47
-    _last_ms, _tail = now, random & _TAIL
-    _start = f"{stamp[:8]}-{stamp[8:]}-7{high >> 14:03x}-{0x8000 | high & 0x3FFF:04x}-"
-
-
-def _differ() -> None:
-    """Begin anew after a fork, which copies all of this."""
-    global _lock  # noqa: PLW0603 - another thread may have held it
-    _lock = threading.Lock()
-    _generator.seed()
-    _begin(_last_ms)
-
-
-os.register_at_fork(after_in_child=_differ)
+    return _fresh.next()
 
 
 def derived_id(*parts: str | int | bytes) -> str:

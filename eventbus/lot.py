@@ -126,7 +126,7 @@ class Lot:
         finally:
             # It was cancelled, perhaps before a task that was to end one has run at all.
             for begun in (*(one for _, one in self._begun), *self._ending.values()):
-                self._pipeline.abandon(begun)
+                begun.abandon()
         return left
 
     async def _send(self, events: Iterator[object]) -> list[Event]:
@@ -153,20 +153,20 @@ class Lot:
         except Exception as exc:  # noqa: BLE001 - it fails alone
             self._results[self._asked.begin(event)] = exc
             return True
-        if begun[2] is None:
-            self._pipeline.undo(begun)
+        if begun.answer is None:
+            begun.undo()
             return False
         self._begun.append((self._asked.begin(event), begun))
         return True
 
     async def _end_oldest(self) -> None:
         """Wait for the answer to the oldest, and end it."""
-        answer = self._begun[0][1][2]
+        answer = self._begun[0][1].answer
         if answer is not None and not answer.done():
             with suppress(Exception):  # `end` says what it means
                 await answer
         number, oldest = self._begun.popleft()
-        receipt = self._pipeline.receipt_of(oldest)
+        receipt = oldest.receipt()
         if receipt is None:
             self._ending[number] = oldest
             await self._room.acquire()
@@ -178,7 +178,7 @@ class Lot:
         """End one whose answer isn't the usual one, or never came; the others go on."""
         begun = self._ending.pop(number)
         try:
-            self._results[number] = await self._pipeline.end(begun)
+            self._results[number] = await begun.end()
         except Exception as exc:  # noqa: BLE001 - it fails alone
             self._results[number] = exc
         self._room.release()

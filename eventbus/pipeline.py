@@ -1,11 +1,10 @@
 """`Pipeline`: emits that need nothing but the driver's answer, one or many at a time."""
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeAlias
+from dataclasses import dataclass
 
 from eventbus import codec
-from eventbus.correlation import Scope, current_scope
+from eventbus.correlation import current_scope
 from eventbus.drivers.pipelined import Answer, Pipelined, abandon
 from eventbus.drivers.receipt import Receipt
 from eventbus.duplicates import accepted
@@ -13,18 +12,13 @@ from eventbus.envelope import Envelope, Message
 from eventbus.enveloping import check_options
 from eventbus.event import Event
 from eventbus.middleware.base import EmitOptions
+from eventbus.routing import Way
 from eventbus.telling import Telling
+from eventbus.template import template_of
 from eventbus.unresolved import Unresolved
 
-__all__ = ("Begun", "Made", "Pipeline", "goes_along")
+__all__ = ("Begun", "Pipeline", "goes_along")
 
-Made: TypeAlias = Callable[[Event, EmitOptions, str | None, Scope], Envelope]
-"""Makes the envelope of an event, which had that id before."""
-Begun: TypeAlias = tuple[Envelope, Message, Answer | None, float, str | None, bool]
-"""What it is, as it was sent, its answer, when it began, the id it had before, if its id is new.
-
-Without an answer it isn't sent: it has to wait.
-"""
 _MORE = frozenset({"at", "delay", "driver", "immediate"})
 """Options of an emit that may go another way."""
 
@@ -32,87 +26,100 @@ _MORE = frozenset({"at", "delay", "driver", "immediate"})
 class Pipeline:
     """The way of a service's emits through its own driver, with nothing in between.
 
-    Each is begun, then its answer awaited; then it has a receipt, or `end` sees to it.
+    Each is begun, then its answer awaited; then it has a receipt, or `Begun.end` sees to it.
     """
 
     def __init__(
-        self,
-        driver: Pipelined,
-        prefix: str,
-        made: Made,
-        telling: Telling,
-        unresolved: Unresolved,
+        self, driver: Pipelined, way: Way, telling: Telling, unresolved: Unresolved
     ) -> None:
-        self._driver = driver
-        self._name = driver.name
-        self._prefix = prefix
-        self._made = made
-        self._telling = telling
-        self._unresolved = unresolved
+        self.driver = driver
+        self.name = driver.name
+        self.pipe = driver.pipe
+        self._prefix = way.route.subjects.prefix
+        self._way = way
+        self.telling = telling
+        self.unresolved = unresolved
 
-    def begin(self, event: Event, options: EmitOptions) -> Begun:
+    def begin(self, event: Event, options: EmitOptions) -> "Begun":
         """Send an event, if it needn't wait; raises as an emit where it can't be carried."""
         if options:
             check_options(options)
-        known = self._unresolved.id_of(event, None)
-        envelope = self._made(event, options, known, current_scope())
-        started = self._telling.now()
+        known = self.unresolved.id_of(event, None)
+        envelope = self._way.enveloped(event, options, known, current_scope())
+        started = self.telling.now()
         try:
             message = codec.encode(envelope, self._prefix + envelope.name)
-            answer = self._driver.begin(message)
+            answer = self.pipe.begin(message)
         except Exception as exc:
-            self._telling.failed(self._name, envelope, exc, started)
+            self.telling.failed(self.name, envelope, exc, started)
             raise
-        self._unresolved.take(event, known)
+        self.unresolved.take(event, known)
         fresh = known is None and "id" not in options
-        return envelope, message, answer, started, known, fresh
+        return Begun(self, envelope, message, answer, started, known, fresh)
 
-    def receipt_of(self, begun: Begun) -> Receipt | None:
-        """Return the receipt of one whose answer came, and tell of it; None where `end` has to."""
-        envelope, message, answer, started, _, _ = begun
-        receipt = None if answer is None else self._driver.receipt_of(message, answer)
+
+@dataclass(slots=True)
+class Begun:
+    """An emit that is under way."""
+
+    pipeline: Pipeline
+    envelope: Envelope
+    message: Message
+    answer: Answer | None
+    """What to await; None where it isn't sent, and has to wait."""
+    started: float
+    known: str | None
+    """The id it had before."""
+    fresh: bool
+    """Whether its id is new."""
+
+    def receipt(self) -> Receipt | None:
+        """Return the receipt if its answer came, and tell of it; None where `end` has to."""
+        if self.answer is None:
+            return None
+        pipeline = self.pipeline
+        receipt = pipeline.pipe.receipt_of(self.message, self.answer)
         if receipt is not None:
-            self._telling.stored(self._name, envelope, receipt, started)
+            pipeline.telling.stored(pipeline.name, self.envelope, receipt, self.started)
         return receipt
 
-    async def end(self, begun: Begun) -> Receipt:
-        """Return once one is stored that isn't sent, or whose answer isn't the usual one.
+    async def end(self) -> Receipt:
+        """Return once it is stored, if it isn't sent, or its answer isn't the usual one.
 
         Raises as an emit.
         """
-        envelope, message, answer, started, known, fresh = begun
-        driver, telling = self._driver, self._telling
+        pipeline, envelope, started = self.pipeline, self.envelope, self.started
+        driver, telling = pipeline.driver, pipeline.telling
         try:
-            if answer is None:
-                receipt = await driver.publish(message)
+            if self.answer is None:
+                receipt = await driver.publish(self.message)
             else:
-                receipt = await driver.end(message, answer, waited=telling.now() - started)
+                waited = telling.now() - started
+                receipt = await pipeline.pipe.end(self.message, self.answer, waited=waited)
             if receipt.duplicate:
-                receipt = await accepted(driver, envelope, receipt, fresh=fresh)
+                receipt = await accepted(driver, envelope, receipt, fresh=self.fresh)
         except (Exception, asyncio.CancelledError) as exc:
-            self._unresolved.consider(exc, envelope.event, envelope.id, None, known)
-            telling.failed(self._name, envelope, exc, started)
+            event, known = envelope.event, self.known
+            pipeline.unresolved.consider(exc, event, envelope.id, None, known)
+            telling.failed(pipeline.name, envelope, exc, started)
             raise
-        telling.stored(self._name, envelope, receipt, started)
+        telling.stored(pipeline.name, envelope, receipt, started)
         return receipt
 
-    def abandon(self, begun: Begun) -> None:
+    def abandon(self) -> None:
         """Wait no more for the answer; the event keeps its id for when it is emitted again (P2)."""
-        envelope, _, answer, _, _, _ = begun
-        self._unresolved.keep(envelope.event, envelope.id, None)
-        if answer is not None:
-            abandon(answer)
+        self.pipeline.unresolved.keep(self.envelope.event, self.envelope.id, None)
+        if self.answer is not None:
+            abandon(self.answer)
 
-    def undo(self, begun: Begun) -> None:
-        """Have it that one wasn't begun, which isn't sent."""
-        envelope, _, _, _, known, _ = begun
-        if known is not None:
-            self._unresolved.keep(envelope.event, known, None)
+    def undo(self) -> None:
+        """Have it that it wasn't begun; it isn't sent."""
+        if self.known is not None:
+            self.pipeline.unresolved.keep(self.envelope.event, self.known, None)
 
 
 def goes_along(event: Event, options: EmitOptions) -> bool:
     """Tell whether an event goes to the service's own driver like any other."""
     if options and not _MORE.isdisjoint(options):
         return False
-    spec = event.event_spec
-    return spec is None or (spec.driver is None and spec.kind != "state")
+    return template_of(event).goes_along(event)

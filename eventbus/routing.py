@@ -6,15 +6,17 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from eventbus.clock import Clock
+from eventbus.correlation import Scope
 from eventbus.drivers.base import Driver
 from eventbus.drivers.pipelined import is_pipelined
 from eventbus.envelope import Envelope
-from eventbus.enveloping import due_of
+from eventbus.enveloping import due_of, enveloped
 from eventbus.errors import DeclarationError, InvalidEventError, UnsupportedError, did_you_mean
 from eventbus.event import Event
 from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions
 from eventbus.subject import Subjects
 from eventbus.telemetry.signals import Observer
+from eventbus.template import template_of
 
 __all__ = ("Choose", "Publishing", "Route", "Way", "Ways")
 
@@ -56,11 +58,33 @@ class Way:
     """A driver, and the chain that ends in it."""
 
     route: Route
+    publishing: Publishing
     chain: CallEmit
     later: CallEmit
     """The chain of what is delayed; the same where the driver stores events."""
     is_immediate: bool = False
     """Its driver runs listeners before the emit returns."""
+
+    def enveloped(
+        self, event: Event, options: EmitOptions, known: str | None, scope: Scope
+    ) -> Envelope:
+        """Return the envelope of an event that is emitted now; ``known`` is the id it had before.
+
+        Raises:
+            DeclarationError, EncodeError, HeaderError, InvalidEventError: It can't be emitted.
+            TypeError, ValueError, UnsupportedError: As `due`, and `check_state`.
+        """
+        publishing, waits = self.publishing, self.route.run_after != 0
+        now = publishing.clock.now()
+        if not options and known is None and not waits and template_of(event).is_plain(event):
+            return Envelope.plain(event, publishing.source, now, scope)
+        due = self.due(options, now) if options or waits else None
+        envelope = enveloped(
+            event, options, source=publishing.source, now=now, due=due, id=known, scope=scope
+        )
+        if envelope.kind == "state":
+            self.check_state(envelope)
+        return envelope
 
     def along(self, envelope: Envelope) -> CallEmit:
         """Return the chain that an event goes through."""

@@ -63,7 +63,7 @@ def test_a_forked_process_counts_from_elsewhere(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ids.time, "time_ns", lambda: now * 1_000_000)
     parents = UUID(uuid7())
 
-    ids._differ()  # as in the child
+    ids._fresh.differ()  # as in the child
     childs = UUID(uuid7())
 
     assert (childs.version, childs.int >> 80) == (7, now)

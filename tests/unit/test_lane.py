@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from eventbus.drivers.jetstream.frame import Frame, publish_command, read_head
+from eventbus.drivers.jetstream.frame import Frame, Stored, publish_command, read_head
 from eventbus.drivers.jetstream.lane import Lane
 from eventbus.headers import Headers, Shared
 
@@ -47,7 +47,7 @@ class Ground:
         self.socket = Socket()
         self.below = Below()
         self.frames: list[Frame] = []
-        self.answers: list[tuple[bytes, bytes]] = []
+        self.answers: list[tuple[bytes, Frame]] = []
         self.lane = Lane(self.socket, self.below, 1000)
         self.sid = self.lane.subscribe("orders.>", self.frames.append)
         self.inbox = self.lane.subscribe("_INBOX.x.*", self.frames.append)
@@ -80,10 +80,52 @@ async def test_every_frame_is_found_however_the_bytes_arrive(size: int) -> None:
         ("orders.new", "", b"a\r\nbc", None),
         ("orders.new", "$JS.ACK.1", b"body", {"ce-id": "7"}),
     ]
-    assert ground.answers == [(b"12", b"{\r\nMSG }}"), (b"13", b"")]
+    assert [(token, one.data) for token, one in ground.answers] == [
+        (b"12", b"{\r\nMSG }}"),
+        (b"13", b""),
+    ]
     assert ground.below.passed == (
         b"PING\r\nMSG other.thing 3 back 2\r\nhi\r\n-ERR 'Permissions Violation'\r\n"
     )
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+async def test_the_usual_answer_is_read_where_it_is_found(size: int) -> None:
+    ground = Ground()
+    bodies = [b'{"stream":"EVENTS", "seq":7}', b'{"stream":"E","seq":80}']
+    sent = b"".join(
+        b"MSG _INBOX.x.%d %b %d\r\n%b\r\n" % (token, ground.inbox, len(body), body)
+        for token, body in enumerate(bodies)
+    )
+
+    ground.hears(sent, size)
+
+    found = [one for _, one in ground.answers if isinstance(one, Stored)]
+    assert [token for token, _ in ground.answers] == [b"0", b"1"]
+    assert [(one.stream, one.sequence, one.data) for one in found] == [
+        (b"EVENTS", b"7", bodies[0]),
+        (b"E", b"80", bodies[1]),
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"stream":"E","seq":7}\r\nMSG ',  # it goes on
+        b'{"stream":"E","seq":7,"duplicate":true}',
+        b'{"error":{"code":503},"stream":"E","seq":0}',
+        b'{"stream":"E","seq":-7}',
+        b"",
+    ],
+)
+async def test_an_answer_that_says_more_is_left_as_it_is(body: bytes, size: int) -> None:
+    ground = Ground()
+
+    ground.hears(b"MSG _INBOX.x.1 %b %d\r\n%b\r\n" % (ground.inbox, len(body), body), size)
+
+    ((_, one),) = ground.answers
+    assert (one.data, isinstance(one, Stored)) == (body, False)
 
 
 async def test_an_answer_with_a_status_goes_to_the_subscription() -> None:

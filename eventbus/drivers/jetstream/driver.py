@@ -46,7 +46,8 @@ from eventbus.drivers.jetstream.limit_log import KeyValueLimits
 from eventbus.drivers.jetstream.message import Lease
 from eventbus.drivers.jetstream.parked_log import KeyValueParked
 from eventbus.drivers.jetstream.pinned import PinnedConsumer
-from eventbus.drivers.jetstream.publisher import DRIVER, Answer, Publisher
+from eventbus.drivers.jetstream.pipe import PublishPipe
+from eventbus.drivers.jetstream.publisher import DRIVER, Publisher
 from eventbus.drivers.jetstream.room import JetStreamRoom, state_of
 from eventbus.drivers.jetstream.schedules import JetStreamSchedules, schedule_of, target_of
 from eventbus.drivers.jetstream.states import KeptStates
@@ -95,6 +96,8 @@ class JetStreamDriver(Watched):
         self._api = Api(self._connection.request)
         self._topology = Topology(self._api, settings, self.notify)
         self._publisher = Publisher(self._connection, self._api, settings)
+        self.pipe = PublishPipe(self._publisher, self._refused)
+        """What takes many events at once."""
         self._asking = CoreAsking(self._connection, self._tasks.create_task)
         bucket = Bucket(self._api, settings.subjects.attempts_bucket)
         self._attempts = KeyValueAttempts(bucket, self._publisher)
@@ -235,19 +238,6 @@ class JetStreamDriver(Watched):
 
     async def _refused(self, error: BackpressureError) -> BackpressureError:
         return error if self.room is None else await self._room.explained(error)
-
-    def begin(self, message: Message, *, headroom: int = HEADROOM) -> Answer | None:
-        """Send a message now; see `eventbus.drivers.pipelined.Pipelined`."""
-        return self._publisher.begin(message, headroom=headroom)
-
-    def receipt_of(self, message: Message, answer: Answer) -> Receipt | None:
-        """Return the receipt in an answer that came, where it says no more than that."""
-        return self._publisher.receipt_of(message, answer)
-
-    async def end(self, message: Message, answer: Answer, *, waited: float) -> Receipt:
-        """Return once the server says that it is stored; tries again and raises as `publish`."""
-        started = asyncio.get_running_loop().time() - waited
-        return await self._publisher.end(message, answer, started, self._refused)
 
     async def state(self, name: str, key: str) -> Message | None:
         """Return the last state event of a key as it was published; None where there is none."""

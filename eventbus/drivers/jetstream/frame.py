@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Final
 
 from eventbus.drivers.jetstream.checks import MESSAGE_ID
 from eventbus.headers import (
@@ -17,7 +18,7 @@ from eventbus.headers import (
     lines,
 )
 
-__all__ = ("Frame", "publish_command", "read_head")
+__all__ = ("STORED", "Frame", "Stored", "publish_command", "read_head", "stored_in")
 
 _VERSION = "NATS/1.0"
 _CONSTANTS_KEPT = 1024
@@ -66,6 +67,30 @@ class Frame:
     def lowered(self) -> Lowered:
         """Return the headers by lower-case name, of a message that isn't a status."""
         return read_head(self.head)
+
+
+class Stored(Frame):
+    """The answer that a message is stored, where it says no more than that."""
+
+    __slots__ = ("sequence", "stream")
+
+    def __init__(self, subject: bytes, data: bytes, stream: bytes, sequence: bytes) -> None:
+        super().__init__(subject, b"", b"", data)
+        self.stream = stream
+        """The name of the stream."""
+        self.sequence = sequence
+        """The number of the message in it, in digits."""
+
+
+STORED: Final = rb'\{"stream":"([^"]+)", ?"seq":(\d+)\}'
+"""The pattern of such an answer."""
+_stored: Final = re.compile(STORED).fullmatch
+
+
+def stored_in(data: bytes) -> Stored | None:
+    """Return an answer as `Stored`; None where it is another one."""
+    found = _stored(data)
+    return None if found is None else Stored(b"", data, found[1], found[2])
 
 
 def read_head(head: bytes) -> Lowered:

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from itertools import count
 from typing import TypeAlias
 
-from eventbus.drivers.jetstream.frame import Frame
+from eventbus.drivers.jetstream.frame import STORED, Frame, Stored
 
 __all__ = ("Lane", "Take")
 
 Take: TypeAlias = Callable[[Frame], None]
-Answered: TypeAlias = Callable[[bytes, bytes], None]
-"""Takes the token and the body of an answer that has no headers."""
+Answered: TypeAlias = Callable[[bytes, Frame], None]
+"""Takes the token of an answer that has no headers, and the answer."""
 
 _Match: TypeAlias = Callable[[bytes, int], re.Match[bytes] | None]
 
@@ -88,7 +88,11 @@ class Lane:
 
         The others on that subscription still go to its taker.
         """
-        pattern = rb"MSG %b(\d+) %b (\d+)\r\n" % (re.escape(prefix.encode()), sid)
+        pattern = rb"MSG %b(\d+) %b (\d+)\r\n(%b(?=\r\n))?" % (
+            re.escape(prefix.encode()),
+            sid,
+            STORED,
+        )
         self._answers = re.compile(pattern).match, answered
 
     # Reading.
@@ -114,12 +118,16 @@ class Lane:
         while place < size:
             kind = data[place]
             if kind == _MSG and (found := answer(data, place)) is not None:
-                begin = found.end()
-                end = begin + int(found[2])
+                token, length, body, stream, sequence = found.groups()
+                begin = found.end(2) + 2
+                end = begin + int(length)
                 if end + 2 > size:
                     self._missing = end + 2 - size
                     break
-                answered(found[1], data[begin:end])
+                if body is not None and end == found.end():
+                    answered(token, Stored(token, body, stream, sequence))
+                else:
+                    answered(token, Frame(token, b"", b"", data[begin:end]))
                 place = end + 2
                 continue
             line = data.find(_END, place)
@@ -173,7 +181,7 @@ def _none(_: bytes, __: int) -> None:
     """Find no answers, as long as nobody expects any."""
 
 
-def _nobody(_: bytes, __: bytes) -> None:
+def _nobody(_: bytes, __: Frame) -> None:
     """Stand in until somebody expects answers."""
 
 

@@ -144,13 +144,14 @@ class Link:
     ) -> "asyncio.Future[Raw]":
         """Ask as `ask` does, with no answer after a time of `now`."""
         self._count = number = self._count + 1
-        reply = f"{self._prefix}{number}"
+        token = str(number)
+        reply = self._prefix + token
         if self._lane is not None and not self.problem:  # as `send`, once for each event
             self._lane.write(publish_command(subject, reply, body, headers, id))
         else:
             self.send(subject, body, reply, headers, id)
         future: asyncio.Future[Raw] = self._loop.create_future()
-        self._waiting[b"%d" % number] = future, deadline, subject
+        self._waiting[token.encode()] = future, deadline, subject
         if self._timer is None:
             self._timer = self._loop.call_later(GRAIN, self._sweep)
         return future
@@ -301,11 +302,11 @@ class Link:
         if self._queue:
             self._admit()
 
-    def _answered_plainly(self, token: bytes, body: bytes) -> None:
+    def _answered_plainly(self, token: bytes, answer: Frame) -> None:
         """Take an answer without headers; one for every event, so it is kept short."""
         entry = self._waiting.pop(token, None)
         if entry is not None and not entry[0].done():
-            entry[0].set_result(Frame(token, b"", b"", body))
+            entry[0].set_result(answer)
         if self._queue:
             self._admit()
 

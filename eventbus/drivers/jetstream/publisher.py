@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,6 +11,7 @@ from eventbus.drivers.base import HEADROOM, Receipt
 from eventbus.drivers.jetstream.api import Api, ApiError, Table, number, table, text
 from eventbus.drivers.jetstream.checks import check_headers, check_subject
 from eventbus.drivers.jetstream.connection import Connection, pause_after
+from eventbus.drivers.jetstream.frame import Stored, stored_in
 from eventbus.drivers.jetstream.link import Link, LostError, is_no_responders
 from eventbus.drivers.jetstream.peer import Raw
 from eventbus.envelope import Message
@@ -40,8 +40,6 @@ CONFLICT = 10071
 PASSING = frozenset({10158})
 """The same id is being stored at this moment; refused with a code that says our fault."""
 _SERVER_FAULT = 500
-
-_STORED = re.compile(rb'\{"stream":"([^"]+)", ?"seq":(\d+)\}')
 
 
 Answer: TypeAlias = asyncio.Future[Raw]
@@ -102,7 +100,7 @@ class Publisher:
         return receipt or await self.end(message, answer, started, refused)
 
     def begin(self, message: Message, *, headroom: int = 0) -> Answer | None:
-        """Send a message now; see `eventbus.drivers.pipelined.Pipelined`."""
+        """Send a message now; see `eventbus.drivers.pipelined.Pipe`."""
         subject, body, headers, id = message.subject, message.body, message.headers, message.id
         self._check(message, headroom)
         link = self._connection.link
@@ -116,12 +114,14 @@ class Publisher:
     def receipt_of(self, message: Message, answer: Answer) -> Receipt | None:
         """Return the receipt in the usual answer; None where `end` has to consider it."""
         try:
-            stored = _STORED.fullmatch(answer.result().data)
+            raw = answer.result()
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 - `end` says what it means
             return None
+        stored = raw if isinstance(raw, Stored) else stored_in(raw.data)
         if stored is None:
             return None
-        return Receipt(_id_of(message), stored[1].decode(), int(stored[2]), False, DRIVER)
+        stream, sequence = stored.stream.decode(), int(stored.sequence)
+        return Receipt(_id_of(message), stream, sequence, False, DRIVER)
 
     async def end(
         self,

@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 
 from eventbus.drivers.jetstream.checks import MESSAGE_ID
 from eventbus.drivers.jetstream.credentials import Login
-from eventbus.drivers.jetstream.frame import publish_command
+from eventbus.drivers.jetstream.frame import Frame, publish_command
 from eventbus.drivers.jetstream.lane import Lane
 from eventbus.drivers.jetstream.peer import Raw, Server, Subscription
 from eventbus.drivers.jetstream.plain import (
@@ -254,11 +254,11 @@ class Wire:
         self,
         prefix: str,
         take: Callable[[Raw], None],
-        answered: Callable[[bytes, bytes], None],
+        answered: Callable[[bytes, Frame], None],
     ) -> None:
         """Hand every message on ``prefix`` and one token more to ``take``.
 
-        Where it can, it hands those without headers to ``answered``, as token and body.
+        Where it can, it hands those without headers to ``answered``, with their token.
 
         Raises:
             NotConnectedError: The connection is gone.
