@@ -21,7 +21,8 @@ COMPILED = """
     drivers.jetstream.frame drivers.jetstream.lane drivers.jetstream.link
     drivers.jetstream.message drivers.jetstream.pinned drivers.jetstream.pipe drivers.jetstream.progress
     drivers.jetstream.publisher
-    telemetry.metrics telemetry.multiprocess telemetry.signals telemetry.tallies
+    telemetry.bundles telemetry.metrics telemetry.multiprocess telemetry.quickspan
+    telemetry.signals telemetry.spans telemetry.tallies
     worker.flow worker.heartbeat worker.ordered worker.pump worker.replay
 """
 """What an event goes through on its usual way; the rest of the package stays Python."""

@@ -7,14 +7,17 @@ SDK make the others.
 """
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from random import getrandbits
 from time import time_ns
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, cast
 
+from opentelemetry import context as otel
+from opentelemetry import trace
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
@@ -26,51 +29,40 @@ from opentelemetry.trace import (
     TraceFlags,
 )
 from opentelemetry.util.types import Attributes, AttributeValue
-from typing_extensions import override
 
-from eventbus.record import quick
+from eventbus.errors import Discard, RetryLater, Signal, error_type
+from eventbus.telemetry.bundles import Bundles
 
-__all__ = (
-    "UNUSUAL",
-    "EndedSpan",
-    "Facts",
-    "More",
-    "Origin",
-    "OwnProvider",
-    "QuickSpan",
-    "QuickSpans",
-    "WholeSpans",
-    "attributes_of",
-    "context_of",
-)
+if TYPE_CHECKING:
+    from eventbus.telemetry.provider import OwnProvider
 
-Facts: TypeAlias = tuple[Any, ...]
-"""What makes the attributes that a span has from its start: a function, and what it takes."""
+__all__ = ("LIMIT", "UNUSUAL", "More", "QuickSpan", "QuickSpans", "holding", "tell", "whole")
 
 LIMIT = 128
 """How many attributes, events and links a span may get beside; the default of the SDK."""
+UNUSUAL = "?"
+"""Stands for a parent that isn't sampled, or has more than a ``traceparent``."""
 _ALWAYS = "AlwaysOnSampler"
-_SAMPLED = 0x01
-_RANDOM = 0x02
-"""The flag of a trace id that is random; it goes with the id."""
+_CONSUMER = SpanKind.CONSUMER
+_BITS = 64
+_BITS_OF_BOTH = 192
+_SPAN_ID = (1 << _BITS) - 1
+_RANDOM = "2367abef"
+"""The last digits of flags that say that the trace id is random; it goes with the id."""
+_FLAGS = tuple(TraceFlags(one) for one in range(256))
+
+# How OpenTelemetry calls the span in a context; without asking it for each.
+(_CURRENT,) = trace.set_span_in_context(trace.INVALID_SPAN, otel.Context())
 
 
-Origin: TypeAlias = tuple[str, str, int, bool]
-"""A span as a ``traceparent`` has it: trace id, span id, flags; and whether it is remote."""
-UNUSUAL: Origin = ("", "", 0, False)
-"""Stands for a parent that isn't sampled, or has more than ids."""
+def holding(span: "QuickSpan") -> otel.Context:
+    """Return the context in which a span is the active one, and nothing else is set."""
+    return otel.Context({_CURRENT: span})
 
 
-def context_of(origin: Origin) -> SpanContext:
-    """Return it as OpenTelemetry has it."""
-    trace_id, span_id, flags, is_remote = origin
-    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote, TraceFlags(flags))
-
-
-def attributes_of(facts: Facts) -> dict[str, str | int]:
-    """Return the attributes."""
-    made: dict[str, str | int] = facts[0](*facts[1:])
-    return made
+def _context_of(traceparent: str, is_remote: bool) -> SpanContext:
+    flags = _FLAGS[int(traceparent[53:55], 16)]
+    return SpanContext(int(traceparent[3:35], 16), int(traceparent[36:52], 16), is_remote, flags)
 
 
 _UNSET = Status(StatusCode.UNSET)
@@ -87,78 +79,75 @@ class More:
 
 
 _NOTHING = More()
-_OF_ALL = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(_SAMPLED))
-
-
-class OwnProvider(TracerProvider):
-    """A provider that can tell whether its spans go nowhere but to its own exporter."""
-
-    is_shared = False
-    """Whether an application has added a processor, which has to see whole spans."""
-
-    @override
-    def add_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Tell this one of the spans too."""
-        self.is_shared = True
-        super().add_span_processor(span_processor)
-
-    def export_to(self, processor: SpanProcessor) -> None:
-        """Have the spans exported; takes quick ones too."""
-        super().add_span_processor(processor)
 
 
 class QuickSpans:
     """Makes the spans of one provider, all of them sampled."""
 
-    def __init__(self, provider: OwnProvider, processor: SpanProcessor | None, scope: str) -> None:
+    def __init__(
+        self, provider: "OwnProvider", processor: SpanProcessor | None, scope: str
+    ) -> None:
         self.provider = provider
-        self.processor = processor
         self.scope = InstrumentationScope(scope)
-        self._ids = provider.id_generator
+        self.resource = provider.resource
+        self._processor = processor
+        bundles: object = getattr(processor, "bundles", None)
+        self._bundles = bundles if isinstance(bundles, Bundles) else None
         sampler = provider.sampler.get_description()
         self._takes_roots = sampler == _ALWAYS or f"root:{_ALWAYS}" in sampler
         self._takes_children = sampler == _ALWAYS or all(
             f"{where}ParentSampled:{_ALWAYS}" in sampler for where in ("remote", "local")
         )
+        ids = provider.id_generator
+        self._ids = None if type(ids) is RandomIdGenerator else ids
         # Older releases of the SDK don't know this flag.
-        random = getattr(self._ids, "is_trace_id_random", None)
-        self._flags = _SAMPLED | (_RANDOM if random is not None and random() else 0)
+        random = getattr(ids, "is_trace_id_random", None)
+        self.flags = "03" if random is not None and random() else "01"
+        """Those of a trace that begins here."""
 
-    def can_make(self, origin: Origin | None) -> bool:
+    def can_make(self, parent: str) -> bool:
         """Tell whether the sampler and all processors would take a quick span."""
-        if self.provider.is_shared or origin is UNUSUAL:
+        if self.provider.is_shared or parent == UNUSUAL:
             return False
-        return self._takes_roots if origin is None else self._takes_children
+        return self._takes_children if parent else self._takes_roots
 
-    def start(self, name: str, kind: SpanKind, origin: Origin | None, facts: Facts) -> "QuickSpan":
-        """Return a span that begins now; a root where it has no origin."""
-        span_id = f"{self._ids.generate_span_id():016x}"
-        if origin is None:
-            own = f"{self._ids.generate_trace_id():032x}", span_id, self._flags, False
-        else:
-            own = origin[0], span_id, origin[2] & _RANDOM | _SAMPLED, False
-        return QuickSpan(self, name, kind, own, origin, facts)
+    def new_ids(self, *, root: bool) -> int:
+        """Return a new span id; behind a new trace id for a root."""
+        ids = self._ids
+        if ids is None:
+            number = getrandbits(_BITS_OF_BOTH if root else _BITS)
+            while not number & _SPAN_ID or (root and not number >> _BITS):
+                number = getrandbits(_BITS_OF_BOTH if root else _BITS)
+            return number
+        number = ids.generate_span_id()
+        return ids.generate_trace_id() << _BITS | number if root else number
+
+    def hand_over(self, span: "QuickSpan") -> None:
+        """Have a span exported that has ended."""
+        if self._bundles is not None:
+            self._bundles.add(span)
+        elif self._processor is not None:
+            # It looks at its context alone; `WholeSpans` stands behind it.
+            self._processor.on_end(cast("ReadableSpan", span))
 
 
-class QuickSpan(Span):
-    """One span; what is asked of it later it does as the SDK's."""
+class QuickSpan:
+    """One span; what is asked of it later it does as the SDK's.
 
-    def __init__(
-        self,
-        made_by: QuickSpans,
-        name: str,
-        kind: SpanKind,
-        own: Origin,
-        origin: Origin | None,
-        facts: Facts,
-    ) -> None:
+    While it waits for its export it is one object, which refers to strings and numbers: thousands
+    wait at a time, and the garbage collector looks at each.
+    """
+
+    def __init__(self, made_by: QuickSpans, parent: str, is_remote: bool, kind: SpanKind) -> None:
         self._made_by = made_by
-        self._name = name
+        self._name = ""
         self._kind = kind
-        self.own = own
-        self._origin = origin
-        self._facts = facts
-        self._context: SpanContext | None = None
+        self._parent = parent
+        """The ``traceparent`` of the span above it; empty for a root."""
+        self._is_remote = is_remote
+        """Whether that is in another process."""
+        self._ids = made_by.new_ids(root=not parent)
+        self._traceparent = ""
         self._more: More | None = None
         self._end = 0
         self._start = time_ns()
@@ -166,36 +155,56 @@ class QuickSpan(Span):
     @property
     def traceparent(self) -> str:
         """What travels with an event that is emitted within it."""
-        trace_id, span_id, flags, _ = self.own
-        return f"00-{trace_id}-{span_id}-{flags:02x}"
+        if not self._traceparent:
+            parent = self._parent
+            if parent:
+                flags = "-03" if parent[54] in _RANDOM else "-01"
+                self._traceparent = parent[:36] + self._ids.to_bytes(8, "big").hex() + flags
+            else:
+                ids, flags = self._ids.to_bytes(24, "big").hex(), self._made_by.flags
+                self._traceparent = f"00-{ids[:32]}-{ids[32:]}-{flags}"
+        return self._traceparent
 
-    @override
+    def first_name(self) -> str:
+        """Return its name, unless it got another one."""
+        return ""
+
+    def started_with(self) -> dict[str, str | int]:
+        """Return the attributes that it has from its start; made where it is exported."""
+        return {}
+
+    @property
+    def context(self) -> SpanContext:
+        """Its ids."""
+        return _context_of(self.traceparent, False)
+
     def get_span_context(self) -> SpanContext:
         """Return its ids."""
-        found = self._context
-        if found is None:
-            found = self._context = context_of(self.own)
-        return found
+        return _context_of(self.traceparent, False)
 
-    @override
+    def __enter__(self) -> "QuickSpan":
+        """Do nothing: it has begun."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.end()
+
     def is_recording(self) -> bool:
         """Tell whether it hasn't ended."""
         return not self._end
 
-    @override
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Add an attribute."""
         attributes = self._added().attributes
         if not self._end and (len(attributes) < LIMIT or key in attributes):
             attributes[key] = value
 
-    @override
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Add attributes."""
         for key, value in attributes.items():
             self.set_attribute(key, value)
 
-    @override
     def add_event(
         self, name: str, attributes: Attributes = None, timestamp: int | None = None
     ) -> None:
@@ -204,20 +213,17 @@ class QuickSpan(Span):
         if not self._end and len(events) < LIMIT:
             events.append(Event(name, _checked(attributes), timestamp))
 
-    @override
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         """Add a span that it has to do with."""
         links = self._added().links
         if not self._end and len(links) < LIMIT and context.is_valid:
             links.append(Link(context, _checked(attributes)))
 
-    @override
     def update_name(self, name: str) -> None:
         """Give it another name."""
         if not self._end:
             self._name = name
 
-    @override
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Say how it went; what is OK stays so, and unset changes nothing."""
         wanted = status if isinstance(status, Status) else Status(status, description)
@@ -226,7 +232,6 @@ class QuickSpan(Span):
         if not self._end and not is_final and wanted.status_code is not StatusCode.UNSET:
             more.status = wanted
 
-    @override
     def record_exception(
         self,
         exception: BaseException,
@@ -245,104 +250,69 @@ class QuickSpan(Span):
         }
         self.add_event("exception", {**told, **(attributes or {})}, timestamp)
 
-    @override
     def end(self, end_time: int | None = None) -> None:
         """End it, and have it exported."""
-        if self._end:
-            return
-        self._end = time_ns() if end_time is None else end_time
-        processor = self._made_by.processor
-        if processor is not None:
-            ended = EndedSpan(
-                self._made_by,
-                self._name,
-                self._kind,
-                self.own,
-                self._origin,
-                self._facts,
-                self._more,
-                self._start,
-                self._end,
-            )
-            # A processor that batches looks at its context alone; `WholeSpans` stands behind it.
-            processor.on_end(cast("ReadableSpan", ended))
+        if not self._end:
+            self._end = time_ns() if end_time is None else end_time
+            self._made_by.hand_over(self)
 
-    def _added(self) -> "More":
+    def whole(self) -> ReadableSpan:
+        """Return what an exporter expects."""
+        more, made_by, origin = self._more or _NOTHING, self._made_by, None
+        linked: list[Link] = []
+        if self._parent:
+            origin = _context_of(self._parent, self._is_remote)
+            if self._kind is _CONSUMER:
+                linked = [Link(origin)]
+        attributes: Attributes = self.started_with()
+        if more.attributes:
+            attributes = _checked({**self.started_with(), **more.attributes})
+        return ReadableSpan(
+            name=self._name or self.first_name(),
+            context=self.get_span_context(),
+            parent=origin,
+            resource=made_by.resource,
+            attributes=attributes,
+            events=more.events,
+            links=[*linked, *more.links] if more.links else linked,
+            kind=self._kind,
+            status=more.status,
+            start_time=self._start,
+            end_time=self._end,
+            instrumentation_scope=made_by.scope,
+        )
+
+    def close(self, raised: BaseException | None = None) -> None:
+        """End it as what is within has ended."""
+        if raised is not None:
+            tell(cast("Span", self), raised)
+        self.end()
+
+    def _added(self) -> More:
         if self._more is None:
             self._more = More()
         return self._more
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class EndedSpan:
-    """A span that waits for its export: one object, which refers to strings and numbers.
-
-    Thousands wait at a time, and the garbage collector looks at each object of them.
-    """
-
-    made_by: QuickSpans
-    name: str
-    kind: SpanKind
-    own: Origin
-    origin: Origin | None
-    facts: Facts
-    more: More | None
-    start: int
-    end: int
-
-    @property
-    def context(self) -> SpanContext:
-        """A context that is sampled, which is all that a processor wants to know."""
-        return _OF_ALL
-
-    def whole(self) -> ReadableSpan:
-        """Return what an exporter expects."""
-        more = self.more or _NOTHING
-        origin = None if self.origin is None else context_of(self.origin)
-        facts = attributes_of(self.facts)
-        attributes = _checked({**facts, **more.attributes}) if more.attributes else facts
-        linked = [Link(origin)] if origin is not None and self.kind is SpanKind.CONSUMER else []
-        return ReadableSpan(
-            name=self.name,
-            context=context_of(self.own),
-            parent=origin,
-            resource=self.made_by.provider.resource,
-            attributes=attributes,
-            events=more.events,
-            links=[*linked, *more.links],
-            kind=self.kind,
-            status=more.status,
-            start_time=self.start,
-            end_time=self.end,
-            instrumentation_scope=self.made_by.scope,
-        )
+# It inherits nothing, so that it is quick where it is compiled.
+Span.register(QuickSpan)
 
 
-class WholeSpans(SpanExporter):
-    """Hands quick spans to an exporter as it expects them, others as they are."""
-
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
-
-    @override
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export them."""
-        return self._exporter.export([_whole(one) for one in spans])
-
-    @override
-    def shutdown(self) -> None:
-        """Shut the exporter down."""
-        self._exporter.shutdown()
-
-    @override
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Have the exporter send what it has."""
-        return self._exporter.force_flush(timeout_millis)
+def tell(span: Span, raised: BaseException) -> None:
+    """Have a span say what was raised within it; a cancellation is no failure."""
+    if isinstance(raised, (RetryLater, Discard)):
+        # The listener chose this; it isn't an error.
+        span.set_attribute("eventbus.signal", type(raised).__name__)
+    elif isinstance(raised, Exception) and span.is_recording():
+        if not isinstance(raised, Signal):
+            span.record_exception(raised)
+        span.set_attribute("error.type", error_type(raised))
+        span.set_status(Status(StatusCode.ERROR, str(raised)))
 
 
-def _whole(span: object) -> ReadableSpan:
-    return span.whole() if isinstance(span, EndedSpan) else cast("ReadableSpan", span)
+def whole(span: object) -> ReadableSpan:
+    """Return a span as an exporter expects it."""
+    return span.whole() if isinstance(span, QuickSpan) else cast("ReadableSpan", span)
 
 
 def _checked(attributes: Attributes) -> Attributes:

@@ -5,42 +5,122 @@ OpenTelemetry; `eventbus.telemetry.tracing.setup` is how to get at it.
 """
 
 import re
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextvars import Context as Variables
 from dataclasses import replace
+from typing import cast
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.propagators.composite import CompositePropagator
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from eventbus.drivers.base import Receipt
 from eventbus.envelope import Envelope
-from eventbus.errors import Discard, RetryLater, Signal, error_type
 from eventbus.middleware.base import CallEmit, CallNext, Context
-from eventbus.telemetry.quickspan import (
-    UNUSUAL,
-    Facts,
-    Origin,
-    QuickSpan,
-    QuickSpans,
-    attributes_of,
-)
+from eventbus.telemetry.quickspan import UNUSUAL, QuickSpan, QuickSpans, holding, tell
 
-__all__ = ("SCOPE", "ConsumeTracing", "EmitTracing")
+__all__ = ("SCOPE", "ConsumeTracing", "EmitTracing", "ProcessSpan", "SendSpan")
 
 # Not the process's propagator: these headers are part of the wire.
 _W3C_BAGGAGE = W3CBaggagePropagator()
 _W3C = CompositePropagator([TraceContextTextMapPropagator(), _W3C_BAGGAGE])
 _TRACEPARENT = "traceparent"
 _USUAL = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_QUICK = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][13579bdf]").fullmatch
+"""Of a span that is sampled."""
 _BAGGAGE = "baggage"
-_NO_TRACE = "0" * 32
-_NO_SPAN = "0" * 16
+_PRODUCER, _CONSUMER = SpanKind.PRODUCER, SpanKind.CONSUMER
 SCOPE = "eventbus"
 """What the spans name as their library."""
+
+
+class SendSpan(QuickSpan):
+    """The span of one emit."""
+
+    # The strings alone: a span that waits for its export must not keep events alive.
+    def __init__(
+        self, made_by: QuickSpans, parent: str, is_remote: bool, subject: Callable[[str], str]
+    ) -> None:
+        super().__init__(made_by, parent, is_remote, _PRODUCER)
+        self._subject = subject
+        self._event = ""
+        self._id = ""
+        self._correlation_id = ""
+        self._size = 0
+        self._version = 0
+
+    def about(self, envelope: Envelope) -> None:
+        """Take note what is emitted."""
+        self._event = envelope.name
+        self._id = envelope.id
+        self._correlation_id = envelope.correlation_id
+        self._size = len(envelope.body)
+        self._version = envelope.version
+
+    def first_name(self) -> str:
+        """Return its name, unless it got another one."""
+        return f"send {self._event}"
+
+    def started_with(self) -> dict[str, str | int]:
+        """Return the attributes that it has from its start."""
+        subject = self._subject(self._event)
+        id, correlation_id = self._id, self._correlation_id
+        return _sent(subject, self._event, id, correlation_id, self._size, self._version)
+
+    def active(self) -> "_Active":
+        """Make it the active span for a block."""
+        return _Active(holding(self))
+
+
+class ProcessSpan(QuickSpan):
+    """The span of one run of a listener."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each that an attribute is made of
+        self,
+        made_by: QuickSpans,
+        parent: str,
+        name: str,
+        subject: str,
+        service: str,
+        listener: str,
+        event_id: str,
+        correlation_id: str,
+        attempt: int,
+        version: int,
+    ) -> None:
+        super().__init__(made_by, parent, True, _CONSUMER)
+        self._event = name
+        self._subject = subject
+        self._service = service
+        self._listener = listener
+        self._id = event_id
+        self._correlation_id = correlation_id
+        self._attempt = attempt
+        self._version = version
+
+    def first_name(self) -> str:
+        """Return its name, unless it got another one."""
+        return f"process {self._event}"
+
+    def started_with(self) -> dict[str, str | int]:
+        """Return the attributes that it has from its start."""
+        return _handled(
+            self._event,
+            self._subject,
+            self._service,
+            self._listener,
+            self._id,
+            self._correlation_id,
+            self._attempt,
+            self._version,
+        )
+
+    def activate(self, variables: Variables) -> None:
+        """Make it the active span of what runs in a context, which is used for nothing else."""
+        variables.run(otel.attach, holding(self))
 
 
 class EmitTracing:
@@ -63,36 +143,39 @@ class EmitTracing:
         self._subject = subject
         self._quick = quick
 
+    def bracket(self, carried: Mapping[str, str]) -> SendSpan | None:
+        """Begin the span of an emit; None where that is for the SDK."""
+        quick = self._quick
+        if quick is None:
+            return None
+        parent, is_remote = _parent_of_emit(carried)
+        return (
+            SendSpan(quick, parent, is_remote, self._subject) if quick.can_make(parent) else None
+        )
+
     async def __call__(self, envelope: Envelope, call_next: CallEmit) -> Receipt:
         """Emit within a span."""
-        if self._quick is not None:
-            origin = _origin_of_emit(envelope.trace)
-            if self._quick.can_make(origin):
-                name = f"send {envelope.name}"
-                quick = self._quick.start(name, SpanKind.PRODUCER, origin, self._facts(envelope))
-                with _Within(quick, trace.set_span_in_context(quick)):
-                    return await call_next(envelope.traced({_TRACEPARENT: quick.traceparent}))
+        quick = self.bracket(envelope.trace)
+        if quick is not None:
+            quick.about(envelope)
+            with _Within(quick, holding(quick)):
+                return await call_next(envelope.traced({_TRACEPARENT: quick.traceparent}))
         parent = _surrounding(envelope.trace)
         if self._follows and _unsampled(_span_context(parent)):
             return await call_next(_carrying(envelope, parent))
         # At once, and not once it records: each setting of attributes takes a lock.
-        facts = attributes_of(self._facts(envelope))
-        span = self._tracer.start_span(f"send {envelope.name}", parent, SpanKind.PRODUCER, facts)
-        within = trace.set_span_in_context(span, parent)
-        with _Within(span, within):
-            return await call_next(_carrying(envelope, within))
-
-    def _facts(self, envelope: Envelope) -> Facts:
-        # The strings alone: a span that waits for its export must not keep events alive.
-        return (
-            _sent,
-            self._subject,
+        facts = _sent(
+            self._subject(envelope.name),
             envelope.name,
             envelope.id,
             envelope.correlation_id,
             len(envelope.body),
             envelope.version,
         )
+        span = self._tracer.start_span(f"send {envelope.name}", parent, _PRODUCER, facts)
+        within = trace.set_span_in_context(span, parent)
+        with _Within(span, within):
+            return await call_next(_carrying(envelope, within))
 
 
 class ConsumeTracing:
@@ -111,32 +194,77 @@ class ConsumeTracing:
         self._follows = _follows_parent(provider)
         self._quick = quick
 
+    def bracket(  # noqa: PLR0913, PLR0917 - by position, which is quicker
+        self,
+        traceparent: str,
+        name: str,
+        subject: str,
+        service: str,
+        listener: str,
+        event_id: str,
+        correlation_id: str,
+        attempt: int,
+        version: int,
+    ) -> ProcessSpan | None:
+        """Begin the span of a run; None where that is for the SDK."""
+        quick = self._quick
+        if quick is None or not quick.can_make(traceparent):
+            return None
+        if traceparent and _QUICK(traceparent) is None:
+            return None
+        return ProcessSpan(
+            quick,
+            traceparent,
+            name,
+            subject,
+            service,
+            listener,
+            event_id,
+            correlation_id,
+            attempt,
+            version,
+        )
+
     async def __call__(self, context: Context, call_next: CallNext) -> None:
         """Run the rest of the chain within a span."""
-        if self._quick is not None:
-            carried = _origin_of(context.trace)
-            if self._quick.can_make(carried):
-                name, facts = f"process {context.name}", _facts(context)
-                quick = self._quick.start(name, SpanKind.CONSUMER, carried, facts)
-                with _Within(quick, trace.set_span_in_context(quick, otel.Context())):
-                    await call_next(context)
-                return
+        quick = self._bracket(context)
+        if quick is not None:
+            with _Within(quick, holding(quick)):
+                await call_next(context)
+            return
         # From nothing: where the driver delivers in the emitter's task, its span isn't the parent.
         parent = _extracted(context.trace)
         origin = _span_context(parent)
         if self._follows and _unsampled(origin):
-            with _active(parent):
+            with _Active(parent):
                 await call_next(context)
             return
         span = self._tracer.start_span(
             f"process {context.name}",
             parent,
-            SpanKind.CONSUMER,
-            attributes_of(_facts(context)),
+            _CONSUMER,
+            _facts(context),
             links=[Link(origin)] if origin.is_valid else None,
         )
         with _Within(span, trace.set_span_in_context(span, parent)):
             await call_next(context)
+
+    def _bracket(self, context: Context) -> ProcessSpan | None:
+        carried = context.trace
+        traceparent = carried.get(_TRACEPARENT, "") if carried else ""
+        if len(carried) != bool(traceparent):
+            return None
+        return self.bracket(
+            traceparent,
+            context.name,
+            context.subject,
+            context.service,
+            context.listener,
+            context.id,
+            context.correlation_id,
+            context.attempt,
+            context.version,
+        )
 
 
 def _surrounding(carried: Mapping[str, str]) -> otel.Context:
@@ -159,35 +287,38 @@ def _extracted(carried: Mapping[str, str]) -> otel.Context:
     return trace.set_span_in_context(trace.NonRecordingSpan(origin), otel.Context())
 
 
-def _origin_of_emit(carried: Mapping[str, str]) -> Origin | None:
-    """Return the parent of an emit's span; `UNUSUAL` where it takes OpenTelemetry to tell."""
+def _parent_of_emit(carried: Mapping[str, str]) -> tuple[str, bool]:
+    """Return the parent of an emit's span, and whether it is remote; "" where it has none.
+
+    `UNUSUAL` where it takes OpenTelemetry to tell.
+    """
     current = otel.get_current()
     if not current:
-        return _origin_of(carried)
-    span = trace.get_current_span(current)
+        return _carried_parent(carried), True
     if len(current) > 1 or len(carried) > 1:
-        return UNUSUAL  # baggage, for one
+        return UNUSUAL, False  # baggage, for one
+    span: object = trace.get_current_span(current)
     if isinstance(span, QuickSpan):
-        return span.own
-    context = span.get_span_context()
-    if not context.is_valid or context.trace_state or not context.trace_flags.sampled:
-        return UNUSUAL
-    flags, is_remote = int(context.trace_flags), context.is_remote
-    return f"{context.trace_id:032x}", f"{context.span_id:016x}", flags, is_remote
+        return span.traceparent, False
+    return _parent_in(trace.get_current_span(current).get_span_context())
 
 
-def _origin_of(carried: Mapping[str, str]) -> Origin | None:
-    """Return the parent that headers name, None for none; `UNUSUAL` as above."""
+def _carried_parent(carried: Mapping[str, str]) -> str:
+    """Return the parent that headers name, as above."""
     if not carried:
-        return None
-    found = _USUAL.fullmatch(carried.get(_TRACEPARENT, ""))
-    if found is None or len(carried) > 1:
-        return UNUSUAL
-    trace_id, span_id, flags = found.groups()
-    number = int(flags, 16)
-    if not number & 1 or trace_id == _NO_TRACE or span_id == _NO_SPAN:
-        return UNUSUAL
-    return trace_id, span_id, number, True
+        return ""
+    found = carried.get(_TRACEPARENT, "")
+    return found if len(carried) == 1 and _QUICK(found) is not None else UNUSUAL
+
+
+def _parent_in(context: SpanContext) -> tuple[str, bool]:
+    if not context.is_valid or context.trace_state or not context.trace_flags.sampled:
+        return UNUSUAL, False
+    return _written(context), context.is_remote
+
+
+def _written(span: SpanContext) -> str:
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{int(span.trace_flags):02x}"
 
 
 def _span_context(context: otel.Context) -> SpanContext:
@@ -212,8 +343,7 @@ def _carrying(envelope: Envelope, context: otel.Context) -> Envelope:
     carrier: dict[str, str] = {}
     span = _span_context(context)
     if span.is_valid:
-        flags = int(span.trace_flags)
-        carrier[_TRACEPARENT] = f"00-{span.trace_id:032x}-{span.span_id:016x}-{flags:02x}"
+        carrier[_TRACEPARENT] = _written(span)
         if span.trace_state:
             carrier["tracestate"] = span.trace_state.to_header()
     if baggage.get_all(context):
@@ -235,7 +365,7 @@ def _operation(operation: str, name: str, subject: str) -> dict[str, str]:
 
 
 def _sent(
-    subject: Callable[[str], str],
+    subject: str,
     name: str,
     event_id: str,
     correlation_id: str,
@@ -243,7 +373,7 @@ def _sent(
     version: int,
 ) -> dict[str, str | int]:
     return {
-        **_operation("send", name, subject(name)),
+        **_operation("send", name, subject),
         "messaging.message.id": event_id,
         "messaging.message.conversation_id": correlation_id,
         "messaging.message.body.size": size,
@@ -251,9 +381,8 @@ def _sent(
     }
 
 
-def _facts(context: Context) -> Facts:
-    return (
-        _handled,
+def _facts(context: Context) -> dict[str, str | int]:
+    return _handled(
         context.name,
         context.subject,
         context.service,
@@ -286,13 +415,19 @@ def _handled(  # noqa: PLR0913, PLR0917 - one for each that an attribute is made
     }
 
 
-@contextmanager
-def _active(context: otel.Context) -> Generator[None]:
-    token = otel.attach(context)
-    try:
-        yield
-    finally:
-        otel.detach(token)
+class _Active:
+    """Makes a context the active one for a block."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: otel.Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token = otel.attach(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        otel.detach(self._token)
 
 
 class _Within:
@@ -300,8 +435,8 @@ class _Within:
 
     __slots__ = ("_context", "_span", "_token")
 
-    def __init__(self, span: Span, context: otel.Context) -> None:
-        self._span = span
+    def __init__(self, span: object, context: otel.Context) -> None:
+        self._span = cast("Span", span)
         self._context = context
 
     def __enter__(self) -> None:
@@ -311,17 +446,6 @@ class _Within:
         self, _: type[BaseException] | None, raised: BaseException | None, __: object
     ) -> None:
         otel.detach(self._token)
-        span = self._span
-        if isinstance(raised, (RetryLater, Discard)):
-            # The listener chose this; it isn't an error.
-            span.set_attribute("eventbus.signal", type(raised).__name__)
-        elif isinstance(raised, Exception) and span.is_recording():
-            _failed(span, raised)
-        span.end()
-
-
-def _failed(span: Span, error: Exception) -> None:
-    if not isinstance(error, Signal):
-        span.record_exception(error)
-    span.set_attribute("error.type", error_type(error))
-    span.set_status(Status(StatusCode.ERROR, str(error)))
+        if raised is not None:
+            tell(self._span, raised)
+        self._span.end()

@@ -16,6 +16,7 @@ from eventbus.errors import SettingsError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import TracerProvider
 
@@ -87,7 +88,9 @@ def setup(
     from opentelemetry import trace
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    from eventbus.telemetry.quickspan import OwnProvider, QuickSpans, WholeSpans
+    from eventbus.telemetry.exporting import BundlingProcessor, WholeSpans
+    from eventbus.telemetry.provider import OwnProvider
+    from eventbus.telemetry.quickspan import QuickSpans
     from eventbus.telemetry.spans import SCOPE, ConsumeTracing, EmitTracing
 
     application = _application_provider()
@@ -96,8 +99,12 @@ def setup(
     if exporter is None and _exporting():
         exporter = _exporter()
     provider = OwnProvider(resource=_resource(service))
-    processor = None if exporter is None else BatchSpanProcessor(WholeSpans(exporter))
-    if processor is not None:
+    processor: SpanProcessor | None = None
+    if exporter is not None:
+        # What the variables say of batches is for the SDK's processor.
+        is_told = _limited() or any(name.startswith("OTEL_BSP_") for name in os.environ)
+        as_told = BatchSpanProcessor(WholeSpans(exporter)) if is_told else None
+        processor = as_told or BundlingProcessor(exporter)
         provider.export_to(processor)
     _ours.add(provider)
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):

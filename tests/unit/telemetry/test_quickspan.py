@@ -17,7 +17,9 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode,
 from eventbus.drivers.base import Receipt
 from eventbus.envelope import Envelope
 from eventbus.middleware.base import Context
-from eventbus.telemetry.quickspan import LIMIT, OwnProvider, QuickSpan, QuickSpans, WholeSpans
+from eventbus.telemetry.exporting import WholeSpans
+from eventbus.telemetry.provider import OwnProvider
+from eventbus.telemetry.quickspan import LIMIT, QuickSpan, QuickSpans
 from eventbus.telemetry.spans import SCOPE, ConsumeTracing, EmitTracing
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -32,8 +32,10 @@ from eventbus.middleware.base import Context
 from eventbus.settings import Settings
 from eventbus.telemetry import tracing
 from eventbus.telemetry.context import active_span, sampled, trace_id
+from eventbus.telemetry.exporting import WholeSpans
 from eventbus.telemetry.logs import LogContext
-from eventbus.telemetry.quickspan import OwnProvider, QuickSpans, WholeSpans
+from eventbus.telemetry.provider import OwnProvider
+from eventbus.telemetry.quickspan import QuickSpans
 from eventbus.telemetry.spans import SCOPE, ConsumeTracing, EmitTracing
 from eventbus.telemetry.tracing import tracing_wanted
 
