@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from eventbus.delivery import Delivery, can_ack_soon
 from eventbus.embedded import NatsServer
 from tests.integration.rig import Line, Taken, consuming, driver_of, event, listener, pending
@@ -20,17 +22,20 @@ async def answered(deliveries: list[Delivery]) -> list[bool]:
         return list(await asyncio.gather(*told))
 
 
-async def test_those_of_one_turn_are_all_known_to_the_server(nats_server: NatsServer) -> None:
+@pytest.mark.parametrize("count", [20, 300], ids=["sent together", "in several parts"])
+async def test_those_of_one_turn_are_all_known_to_the_server(
+    nats_server: NatsServer, count: int
+) -> None:
     taken = Taken()
-    spec = listener(slots=20)
+    spec = listener(slots=count)
     async with driver_of(nats_server.url) as driver, consuming(driver, taken, spec):
-        for number in range(20):
+        for number in range(count):
             await driver.publish(event(number))
-        deliveries = [await taken.next(30) for _ in range(20)]
+        deliveries = [await taken.next(30) for _ in range(count)]
 
         told = await answered(deliveries)
 
-        assert told == [True] * 20
+        assert told == [True] * count
         assert await pending(nats_server) == (0, 0)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from eventbus.drivers.base import ConsumerRecovered, ConsumerSpec, Deliver, Notify
-from eventbus.drivers.jetstream.acks import ACK, Acks
+from eventbus.drivers.jetstream.acks import ACK, MANY, Acks
 from eventbus.drivers.jetstream.api import (
     CONSUMER_NOT_FOUND,
     STREAM_NOT_FOUND,
@@ -67,7 +67,7 @@ class PullConsumer:
         self._deliver = deliver
         self._outside = outside
         self._loop = asyncio.get_running_loop()
-        acks = Acks(outside.connection, outside.lease.per_try)
+        acks = Acks(outside.connection, outside.lease.per_try, self._request_now)
         self._lease = replace(
             outside.lease, ack_wait=spec.ack_wait, now=self._loop.time, acks=acks
         )
@@ -230,6 +230,8 @@ class PullConsumer:
             self._heard_at = self._loop.time()
         self._requested += free
         link.send(self._pull, self._asked(free), f"{self._inbox}.{self._epoch}.{free}")
+        if free >= MANY:
+            link.flush()
 
     def _asked(self, count: int) -> bytes:
         """Return the body of a pull request for so many deliveries."""

@@ -206,6 +206,11 @@ class Link:
         end = f"  {len(body)}\r\n{body.decode()}\r\n"
         self._lane.write("".join([f"PUB {one}{end}" for one in subjects]).encode())
 
+    def flush(self) -> None:
+        """Let what was written leave now, and not at the end of this turn of the loop."""
+        if self._lane is not None:
+            self._lane.flush()
+
     @property
     def is_crowded(self) -> bool:
         """Whether a request that can wait had better wait for `room`."""

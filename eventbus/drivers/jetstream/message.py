@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from typing_extensions import override
+
 from eventbus import headers as h
-from eventbus.drivers.jetstream.acks import ACK, Acks
+from eventbus.drivers.jetstream.acks import ACK, Acknowledged, Acks
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.frame import Frame, read_head
 from eventbus.drivers.jetstream.link import is_no_responders
@@ -81,7 +83,7 @@ class Lease:
     """Those of the durable; None until it is known."""
 
 
-class JetStreamDelivery:
+class JetStreamDelivery(Acknowledged):
     """A `Delivery`; the consumer's slot is free again once it is settled.
 
     Between two signs of life at most an ack wait may pass. After that the server may have handed
@@ -102,7 +104,6 @@ class JetStreamDelivery:
         "deliveries",
         "head",
         "place",
-        "reply",
         "sequence",
         "stream",
         "subject",
@@ -120,7 +121,6 @@ class JetStreamDelivery:
         """Where it is stored."""
         self.stream, _, self.deliveries, self.sequence, _, _ = place
         self.reply = reply
-        """Where it is settled."""
         self.body = raw.data
         self._headers: Mapping[str, str] | None = None
         if isinstance(raw, Frame):
@@ -192,12 +192,16 @@ class JetStreamDelivery:
         self._done = done
         acks.add(self)
 
+    @override
+    def freed(self) -> None:
+        """Give its slot back: the server has the acknowledgement that was sent with others."""
+        self._release(self, True)
+
+    @override
     def confirmed(self, known: bool) -> None:
         """Take note whether the server has the acknowledgement that was sent with others."""
         done, self._done = self._done, None
-        if known:
-            self._release(self, True)
-        else:
+        if not known:
             self._settled = False
         if done is not None:
             done(known)
