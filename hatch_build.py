@@ -15,7 +15,7 @@ PACKAGE = "eventbus"
 COMPILED = """
     codec correlation delivery driving emission envelope enveloping glance headers ids
     immediate judging lot owner pipeline records routing shortcut subject subscription telling
-    template unresolved wiring
+    stores.base template unresolved wiring
     drivers.pipelined drivers.plain drivers.receipt drivers.sync
     drivers.jetstream.acks drivers.jetstream.checks drivers.jetstream.consumer
     drivers.jetstream.frame drivers.jetstream.lane drivers.jetstream.link

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
+from typing import Final
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -19,14 +20,16 @@ from eventbus.upcast import Payload, Upcast
 
 __all__ = ("decode", "encode", "invalid", "validate", "version_of")
 
-_JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
-_PAYLOAD: TypeAdapter[Payload] = TypeAdapter(Payload)
-MAX_PROBLEMS = 20
+_JSON: Final[TypeAdapter[JsonValue]] = TypeAdapter(JsonValue)
+_PAYLOAD: Final[TypeAdapter[Payload]] = TypeAdapter(Payload)
+MAX_PROBLEMS: Final = 20
 """How many problems an error lists; a body from outside may have any number."""
-MAX_PATH = 200
+MAX_PATH: Final = 200
 """Longest path of a field that an error names; the keys in it come from outside too."""
-_EXPIRES, _DUE, _DELETED = h.EXPIRES.lower(), h.DUE.lower(), h.DELETED.lower()
-_USUAL = frozenset(
+_EXPIRES: Final = h.EXPIRES.lower()
+_DUE: Final = h.DUE.lower()
+_DELETED: Final = h.DELETED.lower()
+_USUAL: Final = frozenset(
     {
         h.SPEC_VERSION,
         h.ID,
@@ -45,7 +48,7 @@ _USUAL = frozenset(
     }
 )
 """Headers of the bus that most events have; none of them is a user's."""
-_SCHEMA_VERSION = re.compile(r"/v(\d{1,9})$")
+_SCHEMA_VERSION: Final = re.compile(r"/v(\d{1,9})$")
 
 
 def encode(envelope: Envelope, subject: str) -> Message:

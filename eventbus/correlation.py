@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Final, Protocol
 
 from eventbus.ids import derived_id, uuid7
 from eventbus.record import quick
 
 __all__ = ("NO_TRACE", "Handled", "Scope", "Scoped", "current_scope", "entered", "running")
 
-NO_TRACE: Mapping[str, str] = MappingProxyType({})
+NO_TRACE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -61,8 +61,8 @@ class Scoped(Protocol):
         ...
 
 
-_NOWHERE = Scope()
-_current: ContextVar[Scope | Scoped] = ContextVar("eventbus_scope", default=_NOWHERE)
+_NOWHERE: Final = Scope()
+_current: Final[ContextVar[Scope | Scoped]] = ContextVar("eventbus_scope", default=_NOWHERE)
 
 
 def current_scope() -> Scope:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import cast
+from typing import Final, cast
 
 from eventbus.correlation import NO_TRACE, Scope, current_scope
 from eventbus.duration import Duration, moment
@@ -17,7 +17,7 @@ from eventbus.template import template_of
 
 __all__ = ("NO_HEADERS", "Envelope", "Message")
 
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @quick

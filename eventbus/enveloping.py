@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Final, cast
 
 from eventbus import headers as h
 from eventbus.correlation import Scope
@@ -14,7 +14,7 @@ from eventbus.middleware.base import EmitOptions
 
 __all__ = ("check_options", "due_of", "enveloped")
 
-_SWITCHES = ("immediate", "after_commit")
+_SWITCHES: Final = ("immediate", "after_commit")
 
 
 def enveloped(  # noqa: PLR0913 - what an emit has beside its options

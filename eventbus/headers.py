@@ -57,55 +57,56 @@ __all__ = (
     "unquoted",
 )
 
-SPEC_VERSION = "ce-specversion"
-ID = "ce-id"
-SOURCE = "ce-source"
-TYPE = "ce-type"
-TIME = "ce-time"
-DATA_SCHEMA = "ce-dataschema"
-KEY = "ce-partitionkey"
-CORRELATION_ID = "ce-correlationid"
-CAUSATION_ID = "ce-causationid"
-KIND = "ce-kind"
-TAGS = "ce-tags"
-CONTENT_TYPE = "content-type"
-EXPIRES = "Eventbus-Expires"
-DUE = "Eventbus-Due"
+SPEC_VERSION: Final = "ce-specversion"
+ID: Final = "ce-id"
+SOURCE: Final = "ce-source"
+TYPE: Final = "ce-type"
+TIME: Final = "ce-time"
+DATA_SCHEMA: Final = "ce-dataschema"
+KEY: Final = "ce-partitionkey"
+CORRELATION_ID: Final = "ce-correlationid"
+CAUSATION_ID: Final = "ce-causationid"
+KIND: Final = "ce-kind"
+TAGS: Final = "ce-tags"
+CONTENT_TYPE: Final = "content-type"
+EXPIRES: Final = "Eventbus-Expires"
+DUE: Final = "Eventbus-Due"
 """When a delayed event is handed to its listeners."""
-CANCELLED = "Eventbus-Cancelled"
+CANCELLED: Final = "Eventbus-Cancelled"
 """On the mark of a delayed event that was cancelled: when it would have fired."""
-TICK = "Eventbus-Tick"
+TICK: Final = "Eventbus-Tick"
 """The rule of a recurring event, as `eventbus.scheduler` declares it."""
-ATTEMPT = "Eventbus-Attempt"
-BEGAN = "Eventbus-Began"
+ATTEMPT: Final = "Eventbus-Attempt"
+BEGAN: Final = "Eventbus-Began"
 """When the first attempt of a parked retry began."""
-RAISED = "Eventbus-Raised"
+RAISED: Final = "Eventbus-Raised"
 """How many attempts of a parked retry ended with an exception."""
-REDRIVE = "Eventbus-Redrive"
+REDRIVE: Final = "Eventbus-Redrive"
 """How often an event was redriven, on what comes back to its listener."""
-UNPARK = "Eventbus-Unpark"
+UNPARK: Final = "Eventbus-Unpark"
 """On what is redriven of a parked key: which parking it ends, see `eventbus.parked`."""
-FIXED = "Eventbus-Fixed"
+FIXED: Final = "Eventbus-Fixed"
 """On a delayed event whose class says ``can_unqueue=False``."""
-DELETED = "Eventbus-Deleted"
+DELETED: Final = "Eventbus-Deleted"
 """On a state event without a body: the state of its key is deleted."""
-DEAD = "Eventbus-Dead-"
+DEAD: Final = "Eventbus-Dead-"
 """What the names of the headers of a dead letter begin with."""
 
-JSON = "application/json"
-TRACE = ("traceparent", "tracestate", "baggage")
+JSON: Final = "application/json"
+TRACE: Final = ("traceparent", "tracestate", "baggage")
 """W3C headers, carried as they are."""
-CORRELATION_ALIASES = ("x-correlation-id", "correlation_id")
+CORRELATION_ALIASES: Final = ("x-correlation-id", "correlation_id")
 """What other systems call the correlation id; accepted when reading."""
 
-_RESERVED = ("nats-", "ce-", "eventbus-")
-_TOKEN = re.compile(r"[A-Za-z0-9!#$&'*+.^_`|~-]{1,128}")
-_PLAIN = "!#$&'()*+,/:;<=>?@[\\]^`{|}~"
+_RESERVED: Final = ("nats-", "ce-", "eventbus-")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$&'*+.^_`|~-]{1,128}")
+_PLAIN: Final = "!#$&'()*+,/:;<=>?@[\\]^`{|}~"
 _fits: Final = re.compile(r"[!#-$&-~]*").fullmatch
 _THREE: Final = tuple(f"{number:03}" for number in range(1000))
 """Three digits each: formatting a number takes longer."""
-_rendered = datetime(1970, 1, 1, tzinfo=UTC), "1970-01-01T00:00:00."
-"""The last second that was rendered."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_rendered = _EPOCH, _EPOCH, "1970-01-01T00:00:00."
+"""The last second that was rendered: its first and its last microsecond, and its text."""
 
 
 class Headers(Mapping[str, str]):
@@ -281,14 +282,12 @@ def render_time(time: datetime) -> str:
     global _rendered  # noqa: PLW0603 - most times are of the second of the one before
     if time.tzinfo is not UTC:
         time = time.astimezone(UTC)
-    second, text = _rendered
-    since = time - second
-    if since.days or since.seconds:
-        second = time.replace(microsecond=0)
-        text = f"{second.isoformat()[:19]}."
-        _rendered = second, text
-        since = time - second
-    micros = since.microseconds
+    first, last, text = _rendered
+    if not first <= time <= last:
+        first, last = time.replace(microsecond=0), time.replace(microsecond=999_999)
+        text = f"{first.isoformat()[:19]}."
+        _rendered = first, last, text
+    micros = time.microsecond
     return f"{text}{_THREE[micros // 1000]}{_THREE[micros % 1000]}Z"
 
 

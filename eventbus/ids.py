@@ -10,11 +10,11 @@ from uuid import UUID
 
 __all__ = ("MAX_ID", "derived_id", "is_id", "uuid7")
 
-MAX_ID = 128
+MAX_ID: Final = 128
 """The longest id accepted, in characters."""
 
-_RANDOM_BITS = 73
-_TAIL = (1 << 47) - 1
+_RANDOM_BITS: Final = 73
+_TAIL: Final = (1 << 47) - 1
 """Of the 48 last bits; what is above leaves room to count up."""
 _ENDS: Final = tuple(f"{number:02x}" for number in range(256))
 

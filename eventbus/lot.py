@@ -6,19 +6,21 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 from typing_extensions import TypeIs
 
 from eventbus.correlation import Handled
 from eventbus.drivers.receipt import Receipt
 from eventbus.event import Event
+from eventbus.middleware.base import EmitOptions
 from eventbus.pipeline import Begun, Pipeline, goes_along
 from eventbus.unresolved import Unresolved
 
 __all__ = ("LEAST", "Asked", "Lot", "Result", "is_event")
 
-LEAST = 16
+_NO_OPTIONS: Final[EmitOptions] = {}
+LEAST: Final = 16
 """Events from which on it is worth it."""
 AHEAD = 256
 """How many are on their way at once, and how many ask the server more than that.
@@ -135,10 +137,10 @@ class Lot:
             if not is_event(event):
                 self._asked.refuse(event)
                 continue
-            if not goes_along(event, {}):
+            if not goes_along(event, _NO_OPTIONS):
                 return [event]
             # One is ended for each that is begun, so that no garbage piles up between.
-            if len(on_way) >= AHEAD:
+            if len(on_way) >= AHEAD and not self._take_oldest():
                 await self._end_oldest()
             while not self._begin(event):
                 if not on_way:
@@ -149,7 +151,7 @@ class Lot:
     def _begin(self, event: Event) -> bool:
         """Send an event, unless it would have to wait; one that can't be sent has failed."""
         try:
-            begun = self._pipeline.begin(event, {})
+            begun = self._pipeline.begin(event, _NO_OPTIONS)
         except Exception as exc:  # noqa: BLE001 - it fails alone
             self._results[self._asked.begin(event)] = exc
             return True
@@ -159,20 +161,30 @@ class Lot:
         self._begun.append((self._asked.begin(event), begun))
         return True
 
+    def _take_oldest(self) -> bool:
+        """End the oldest if its answer is there, and the usual one; most are."""
+        number, oldest = self._begun[0]
+        answer = oldest.answer
+        if answer is not None and not answer.done():
+            return False
+        receipt = oldest.receipt()
+        if receipt is None:
+            return False
+        self._begun.popleft()
+        self._results[number] = receipt
+        return True
+
     async def _end_oldest(self) -> None:
         """Wait for the answer to the oldest, and end it."""
         answer = self._begun[0][1].answer
         if answer is not None and not answer.done():
             with suppress(Exception):  # `end` says what it means
                 await answer
-        number, oldest = self._begun.popleft()
-        receipt = oldest.receipt()
-        if receipt is None:
+        if not self._take_oldest():
+            number, oldest = self._begun.popleft()
             self._ending[number] = oldest
             await self._room.acquire()
             self._group.create_task(self._end(number))
-        else:
-            self._results[number] = receipt
 
     async def _end(self, number: int) -> None:
         """End one whose answer isn't the usual one, or never came; the others go on."""

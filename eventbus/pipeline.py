@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from eventbus import codec
 from eventbus.correlation import current_scope
@@ -19,7 +20,7 @@ from eventbus.unresolved import Unresolved
 
 __all__ = ("Begun", "Pipeline", "goes_along")
 
-_MORE = frozenset({"at", "delay", "driver", "immediate"})
+_MORE: Final = frozenset({"at", "delay", "driver", "immediate"})
 """Options of an emit that may go another way."""
 
 

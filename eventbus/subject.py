@@ -7,6 +7,7 @@ import base64
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from eventbus.errors import SubjectError
 
@@ -23,12 +24,12 @@ __all__ = (
     "without_covered",
 )
 
-_EVENT_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){1,3}")
-_PATTERN_TOKEN = re.compile(r"[a-z][a-z0-9_]*|\*")
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_KEY_MARKER = "="
-MAX_EVENT_NAME = 128
+_EVENT_NAME: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){1,3}")
+_PATTERN_TOKEN: Final = re.compile(r"[a-z][a-z0-9_]*|\*")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_KEY_MARKER: Final = "="
+MAX_EVENT_NAME: Final = 128
 
 
 def check_event_name(name: str) -> str:

@@ -6,7 +6,7 @@ from eventbus.event import METADATA, Event, EventSpec
 
 __all__ = ("Template", "template_of")
 
-_KEPT = 1024
+_KEPT: Final = 1024
 
 
 class Template:

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, cont
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from eventbus import headers as h
 from eventbus.envelope import Message
@@ -25,7 +25,7 @@ __all__ = (
     "within",
 )
 
-IN_OUTBOX = "outbox"
+IN_OUTBOX: Final = "outbox"
 """What receipts and metrics call the driver of an event that waits in the outbox."""
 Deferred: TypeAlias = Callable[[], Awaitable[None]]
 """What is done once a transaction has committed."""
@@ -157,7 +157,7 @@ class Transaction(Protocol):
         ...
 
 
-_current: ContextVar[Transaction | None] = ContextVar("eventbus_transaction", default=None)
+_current: Final[ContextVar[Transaction | None]] = ContextVar("eventbus_transaction", default=None)
 
 
 def open_transaction() -> Transaction | None:

@@ -7,7 +7,7 @@ answer to the last one confirms those before it.
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from eventbus.drivers.jetstream.connection import Connection
 from eventbus.drivers.jetstream.link import is_no_responders
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ("ACK", "MANY", "Acknowledged", "Acks")
 
-ACK = b"+ACK"
-MOST = 128
+ACK: Final = b"+ACK"
+MOST: Final = 128
 """Sent together at most: the server takes them while the rest of the turn is handled."""
-MANY = 32
+MANY: Final = 32
 """So many are worth a write of their own, and don't wait for what others write in this turn."""
 
 

@@ -3,23 +3,24 @@
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Final
 
 from eventbus.errors import HeaderError, SubjectError
 from eventbus.headers import Headers
 
 __all__ = ("MESSAGE_ID", "check_headers", "check_subject")
 
-MESSAGE_ID = "Nats-Msg-Id"
+MESSAGE_ID: Final = "Nats-Msg-Id"
 """What the server deduplicates by."""
 
-LONGEST_SUBJECT = 1024
+LONGEST_SUBJECT: Final = 1024
 """Far below the server's control line of 4096, over which it ends the connection."""
 
-_SUBJECT = re.compile(r"[!-)+\-/-=?-~]+(\.[!-)+\-/-=?-~]+)*")
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEADER_LINES = len(b"NATS/1.0\r\n") + len(b"\r\n")
-_PER_HEADER = len(b": ") + len(b"\r\n")
-_ID_LINE = len(MESSAGE_ID) + _PER_HEADER
+_SUBJECT: Final = re.compile(r"[!-)+\-/-=?-~]+(\.[!-)+\-/-=?-~]+)*")
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_LINES: Final = len(b"NATS/1.0\r\n") + len(b"\r\n")
+_PER_HEADER: Final = len(b": ") + len(b"\r\n")
+_ID_LINE: Final = len(MESSAGE_ID) + _PER_HEADER
 
 
 @lru_cache(maxsize=4096)

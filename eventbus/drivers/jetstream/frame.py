@@ -20,20 +20,20 @@ from eventbus.headers import (
 
 __all__ = ("STORED", "Frame", "Stored", "publish_command", "read_head", "stored_in")
 
-_VERSION = "NATS/1.0"
-_CONSTANTS_KEPT = 1024
-_FIRST_OWN = b"\r\nce-id:"
-_BLANK = " \t\n\r\x0b\x0c"
+_VERSION: Final = "NATS/1.0"
+_CONSTANTS_KEPT: Final = 1024
+_FIRST_OWN: Final = b"\r\nce-id:"
+_BLANK: Final = " \t\n\r\x0b\x0c"
 """What bytes.strip takes; str.strip takes more."""
 
-_KNOWN = {
+_KNOWN: Final = {
     one: one.lower()
     for one in (ID, TIME, CORRELATION_ID, CAUSATION_ID, KEY, EXPIRES, MESSAGE_ID, *TRACE)
 }
 """Headers that most events bring, and their names in lower case."""
-_SPACE = re.compile(r"\s")
+_SPACE: Final = re.compile(r"\s")
 
-_constants: dict[bytes, dict[str, str]] = {}
+_constants: Final[dict[bytes, dict[str, str]]] = {}
 
 
 class Frame:
@@ -162,6 +162,6 @@ def publish_command(
         return f"PUB {subject} {reply} {len(body)}\r\n".encode() + body + b"\r\n"
     known = "" if id is None else f"{MESSAGE_ID}: {id}\r\n"
     size = len(written) + len(known) + 12  # of "NATS/1.0", and the two ends of lines not in them
-    sizes = f"{size} {size + len(body)}"
-    start = f"HPUB {subject} {reply} {sizes}\r\n{_VERSION}\r\n{written}{known}\r\n"
+    whole = size + len(body)
+    start = f"HPUB {subject} {reply} {size} {whole}\r\n{_VERSION}\r\n{written}{known}\r\n"
     return b"".join((start.encode(), body, b"\r\n"))

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from itertools import count
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from eventbus.drivers.jetstream.frame import STORED, Frame, Stored
 
@@ -23,11 +23,13 @@ Answered: TypeAlias = Callable[[bytes, Frame], None]
 
 _Match: TypeAlias = Callable[[bytes, int], re.Match[bytes] | None]
 
-CHUNK = 64 * 1024
+CHUNK: Final = 64 * 1024
 """Bytes that leave before the turn of the loop ends: the server takes them while more is written."""
 
-_MSG, _HMSG = b"MH"
-_END = b"\r\n"
+_MSG: Final = 77
+_HMSG: Final = 72
+"""M and H, which `MSG` and `HMSG` begin with."""
+_END: Final = b"\r\n"
 
 
 class Lane:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from eventbus.drivers.jetstream.credentials import Login
 from eventbus.drivers.jetstream.frame import Frame, publish_command
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Link", "LostError", "is_no_responders", "is_status")
 
-GRAIN = 0.05
+GRAIN: Final = 0.05
 """Deadlines are kept to this many seconds, so that one timer serves all."""
-MAX_DENIED = 256
+MAX_DENIED: Final = 256
 MAX_WAITING = 4096
 """Answers waited for at once; beyond, the server is behind, and more requests only cost memory."""
 
@@ -150,7 +150,7 @@ class Link:
             self._lane.write(publish_command(subject, reply, body, headers, id))
         else:
             self.send(subject, body, reply, headers, id)
-        future: asyncio.Future[Raw] = self._loop.create_future()
+        future: asyncio.Future[Raw] = asyncio.Future(loop=self._loop)
         self._waiting[token.encode()] = future, deadline, subject
         if self._timer is None:
             self._timer = self._loop.call_later(GRAIN, self._sweep)

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from eventbus import headers as h
 from eventbus.drivers.base import HEADROOM, Receipt
@@ -31,15 +31,15 @@ from eventbus.settings import Settings
 
 __all__ = ("DRIVER", "Answer", "Publisher")
 
-DRIVER = "jetstream"
-LOOK_UP = 1.0
-NO_ROOM = frozenset({10023, 10028, 10047, 10077})
+DRIVER: Final = "jetstream"
+LOOK_UP: Final = 1.0
+NO_ROOM: Final = frozenset({10023, 10028, 10047, 10077})
 """Insufficient resources, memory or storage; the stream's own limits."""
-CONFLICT = 10071
+CONFLICT: Final = 10071
 """Another sequence is the last one on the subject."""
-PASSING = frozenset({10158})
+PASSING: Final = frozenset({10158})
 """The same id is being stored at this moment; refused with a code that says our fault."""
-_SERVER_FAULT = 500
+_SERVER_FAULT: Final = 500
 
 
 Answer: TypeAlias = asyncio.Future[Raw]
