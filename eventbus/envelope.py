@@ -66,29 +66,34 @@ class Envelope:
 
     @classmethod
     def plain(cls, event: Event, source: str, time: datetime, scope: Scope) -> "Envelope":
-        """Return the envelope of an event that is emitted as it is; otherwise as `of`."""
+        """Return the envelope of an event that is emitted as it is; otherwise as `of`.
+
+        Its template says whether it can be.
+        """
         template = template_of(event)
-        spec = template.spec or spec_of(event)
-        name, key = spec.name, spec.key
+        name, key = template.name, template.key
         if key is not None:
             found = template.key_of(event)
-            key = found if isinstance(found, str) and found.isascii() else _key(event, spec, found)
+            if isinstance(found, str) and found.isascii():
+                key = found
+            else:
+                key = _key(event, spec_of(event), found)
         body = event.event_body()
         id = uuid7() if scope.handled is None else scope.handled.next_id(name, key, body)
-        return cls(  # by position, which is quicker
+        return Envelope(  # by position, which is quicker; cls() would be slow where compiled
             event,
             body,
             id,
             name,
-            spec.version,
+            template.version,
             time,
             source,
             key,
             scope.correlation_id or id,
             scope.causation_id,
-            spec.tags,
-            spec.kind,
-            None if spec.expires is None else moment(spec.expires, time),
+            template.tags,
+            template.kind,
+            None if template.expires is None else moment(template.expires, time),
             None,
             NO_HEADERS,
             scope.trace,
@@ -132,7 +137,7 @@ class Envelope:
         if correlation_id is not None:
             shared = _id(spec.name, "correlation_id", correlation_id)
         expires = spec.expires if expires is None else expires
-        return cls(  # by position, which is quicker
+        return Envelope(  # by position, which is quicker; cls() would be slow where compiled
             event,
             body,
             own,

@@ -7,25 +7,44 @@ from eventbus.event import METADATA, Event, EventSpec
 __all__ = ("Template", "template_of")
 
 _KEPT: Final = 1024
+_NOTHING: Final = EventSpec("")
 
 
 class Template:
     """What all events of a class have alike. A class of pydantic is asked slowly."""
 
-    __slots__ = ("_goes_along", "_is_plain", "_key", "spec")
+    __slots__ = (
+        "_field",
+        "_goes_along",
+        "_is_plain",
+        "expires",
+        "key",
+        "kind",
+        "name",
+        "tags",
+        "version",
+    )
 
     def __init__(self, event: type[Event]) -> None:
-        spec: EventSpec | None = event.event_spec
-        self.spec = spec
-        """What the class declares; None where that is only a base, or said by each event."""
-        self._is_plain = spec is not None and spec.kind != "state"
-        self._goes_along = self._is_plain and spec is not None and spec.driver is None
-        own = spec is not None and event.event_key is Event.event_key
-        self._key = spec.key if own and spec is not None else None
-        """The field that `Event.event_key` reads."""
+        # A class that is only a base, or whose events say it each for themselves, has none.
+        declared: EventSpec | None = event.event_spec
+        spec = declared or _NOTHING
+        self.name = spec.name
+        self.version = spec.version
+        self.key = spec.key
+        self.tags = spec.tags
+        self.kind: str = spec.kind
+        self.expires = spec.expires
+        self._is_plain = declared is not None and spec.kind != "state"
+        self._goes_along = self._is_plain and spec.driver is None
+        self._field = spec.key if event.event_key is Event.event_key else None
+        """What `Event.event_key` reads."""
 
     def is_plain(self, event: Event) -> bool:
-        """Tell whether an event without options needs none of what its envelope may have."""
+        """Tell whether an event without options needs none of what its envelope may have.
+
+        What the template says holds for those; others ask `eventbus.event.spec_of`.
+        """
         return self._is_plain and METADATA not in event.__dict__
 
     def goes_along(self, event: Event) -> bool:
@@ -37,8 +56,8 @@ class Template:
 
     def key_of(self, event: Event) -> object:
         """Return what `Event.event_key` does."""
-        if self._key is not None:
-            value: object = getattr(event, self._key)
+        if self._field is not None:
+            value: object = getattr(event, self._field)
             if type(value) is str:
                 return value
         return event.event_key()
