@@ -69,7 +69,9 @@ def encode(envelope: Envelope, subject: str) -> Message:
     if envelope.headers or envelope.expires or envelope.due or not envelope.body:
         own += h.lines(_seldom(envelope))
     elif envelope.trace:
-        own += h.lines(_carried(envelope.trace))
+        for name, value in envelope.trace.items():
+            if h.is_plain(value):  # as it came from a request, or another system
+                own += f"{name}: {value}\r\n"
     return Message(subject, h.Headers(shared, id, own), envelope.body, id)
 
 
@@ -88,7 +90,7 @@ def _seldom(envelope: Envelope) -> dict[str, str]:
 
 
 def _carried(trace: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a trace, as they came from a request or another system."""
+    """Return the headers of a trace that can be sent."""
     return {name: value for name, value in trace.items() if h.is_plain(value)}
 
 

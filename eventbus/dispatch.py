@@ -26,10 +26,9 @@ from eventbus.judging import Judge
 from eventbus.middleware.base import Context, Middleware, chain
 from eventbus.middleware.breaker import BreakerState, Circuit
 from eventbus.middleware.limit import Limit
-from eventbus.middleware.timeout import Timeout
 from eventbus.records import context_of, settled_of
 from eventbus.settlement import Run, Settler, Wait
-from eventbus.shortcut import NOT_PLAIN, Aftermath, Shortcut
+from eventbus.shortcut import NOT_PLAIN, Aftermath, Shortcut, around_of
 from eventbus.subscription import Subscription
 from eventbus.telemetry.conditions import BreakerChanged
 from eventbus.telemetry.signals import (
@@ -161,9 +160,8 @@ class Dispatcher:
             or one.delay is not None
         ):
             return None
-        only = layers[0] if len(layers) == 1 else None
-        limit = only if isinstance(only, Timeout) and not one.takes_context else None
-        return Shortcut(one, self._wiring, self._chain, limit, self._retry.attempts, self)
+        around = None if one.takes_context else around_of(layers)
+        return Shortcut(one, self._wiring, self._chain, around, self._retry.attempts, self)
 
     # What a shortcut leaves to us, see `eventbus.shortcut.WholeWay`.
 

@@ -50,7 +50,7 @@ class Emitter:
         driver, own = self._ways.pipeline, self._ways.own
         if driver is None:
             return None
-        return Pipeline(driver, own, self._telling, self._unresolved)
+        return Pipeline(driver, own, self._telling, self._unresolved, self._ways.brackets)
 
     def begin(self, event: Event, options: EmitOptions) -> Begun | None:
         """Begin an emit that needs nothing but the driver's answer; None for others.
@@ -58,7 +58,7 @@ class Emitter:
         Those have more around them, or go elsewhere: `emit` takes them all. Raises as it does.
         """
         pipeline = self._pipeline
-        if pipeline is None or not goes_along(event, options) or _has_more():
+        if pipeline is None or not goes_along(event, options) or _has_more(pipeline):
             return None
         return pipeline.begin(event, options)
 
@@ -183,7 +183,7 @@ class Emitter:
         trace.
         """
         pipeline = self._pipeline
-        if pipeline is None or _has_more():
+        if pipeline is None or _has_more(pipeline):
             return todo
         first = list(islice(todo, LEAST))
         todo = chain(first, todo)
@@ -265,10 +265,11 @@ class Emitter:
         return await driver.hold(message)
 
 
-def _has_more() -> bool:
+def _has_more(pipeline: Pipeline) -> bool:
     """Tell whether emits have more around them here: a handled event, a trace, a transaction."""
     scope = current_scope()
-    return scope.handled is not None or bool(scope.trace) or open_transaction() is not None
+    has_trace = bool(scope.trace) and pipeline.brackets is None
+    return has_trace or scope.handled is not None or open_transaction() is not None
 
 
 async def _traced(

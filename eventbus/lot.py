@@ -155,8 +155,9 @@ class Lot:
         except Exception as exc:  # noqa: BLE001 - it fails alone
             self._results[self._asked.begin(event)] = exc
             return True
-        if begun.answer is None:
-            begun.undo()
+        if begun is None or begun.answer is None:
+            if begun is not None:
+                begun.undo()
             return False
         self._begun.append((self._asked.begin(event), begun))
         return True

@@ -14,6 +14,7 @@ from eventbus.enveloping import due_of, enveloped
 from eventbus.errors import DeclarationError, InvalidEventError, UnsupportedError, did_you_mean
 from eventbus.event import Event
 from eventbus.middleware.base import CallEmit, EmitMiddleware, EmitOptions
+from eventbus.middleware.brackets import brackets_of
 from eventbus.subject import Subjects
 from eventbus.telemetry.signals import Observer
 from eventbus.template import template_of
@@ -136,7 +137,10 @@ class Ways:
         self.own = way_to(Route(publishing.driver, publishing.subjects, publishing.run_after))
         """Where neither the emit nor the event names a driver."""
         self._named = {name: way_to(one) for name, one in publishing.named.items()}
-        plain = not (publishing.middleware or publishing.run_after or publishing.choose)
+        self.brackets = brackets_of(publishing.middleware)
+        """What an emit through the pipeline begins and ends within."""
+        more = bool(publishing.middleware) and self.brackets is None
+        plain = not (more or publishing.run_after or publishing.choose)
         driver = publishing.driver
         self.pipeline = driver if plain and is_pipelined(driver) else None
         """The driver of the own way, where it takes many events at once and nothing is between."""

@@ -5,7 +5,9 @@ doesn't go well, goes the whole way, which is dispatch's.
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Sequence
+from contextvars import Context as Variables
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
 from functools import partial
@@ -18,7 +20,8 @@ from eventbus.delivery import Decision, Delivery, Readable, is_readable
 from eventbus.driving import Begun, begin
 from eventbus.glance import Glance, Reader
 from eventbus.judging import HANDLED
-from eventbus.middleware.base import CallNext, Context
+from eventbus.middleware.base import CallNext, Context, Middleware
+from eventbus.middleware.brackets import RunBracket, RunBrackets, run_brackets_of
 from eventbus.middleware.timeout import Timeout
 from eventbus.records import glanced_of, handled_of
 from eventbus.settlement import Run
@@ -26,7 +29,7 @@ from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import ListenerStarted, Received, is_watched
 from eventbus.wiring import Wiring
 
-__all__ = ("NOT_PLAIN", "Aftermath", "NotPlain", "Shortcut", "WholeWay")
+__all__ = ("NOT_PLAIN", "Aftermath", "Around", "NotPlain", "Shortcut", "WholeWay", "around_of")
 
 _NO_CONTEXT = cast("Context", None)
 """For handlers that don't look at it."""
@@ -82,14 +85,14 @@ class Shortcut:
         subscription: Subscription,
         wiring: Wiring,
         chain: CallNext,
-        limit: Timeout | None,
+        around: "Around | None",
         attempts: int,
         whole: WholeWay,
     ) -> None:
         self._subscription = subscription
         self._wiring = wiring
         self._chain = chain
-        self._limit = limit
+        self._around = around
         """All that stands around the listener, where it wants nothing but the event."""
         self._attempts = attempts
         self._whole = whole
@@ -109,12 +112,20 @@ class Shortcut:
             return NOT_PLAIN
         self._tell_begun(glance)
         started = self._wiring.clock.monotonic()
+        context, around, bracket = running(glance), self._around, None
+        if around is not None and around.brackets is not None:
+            bracket = self._bracket(around.brackets, glance, delivery, context)
+            if bracket is None:
+                around = None
         try:
-            waiting = begin(self._called(glance, delivery), running(glance))
+            waiting = begin(self._called(glance, delivery, around), context)
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - dispatch judges it
+            _close(bracket, exc)
             return self._failed(glance, delivery, exc, started, aftermath)
         if waiting is not None:
-            return self._wait(glance, delivery, waiting, started, aftermath)
+            rest = self._limited(around, waiting, bracket, started)
+            return self._wait(glance, delivery, rest, started, aftermath)
+        _close(bracket)
         self._handled(glance, delivery, started, aftermath)
         return None
 
@@ -122,26 +133,51 @@ class Shortcut:
         self,
         glance: Glance,
         delivery: Readable,
-        waiting: Begun,
+        waiting: Awaitable[object],
         started: float,
         aftermath: Aftermath,
     ) -> None:
         try:
-            if self._limit is None:
-                await waiting
-            else:
-                ran = self._wiring.clock.monotonic() - started
-                began = asyncio.get_running_loop().time() - ran
-                await self._limit.wait(waiting, began, self._subscription.listener)
+            await waiting
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - dispatch judges it
             rest = self._failed(glance, delivery, exc, started, aftermath)
         else:
             return self._handled(glance, delivery, started, aftermath)
         await rest
 
-    def _called(self, glance: Glance, delivery: Readable) -> _Call:
+    def _limited(
+        self, around: "Around | None", waiting: Begun, bracket: RunBracket | None, started: float
+    ) -> Awaitable[object]:
+        """Return what waits for as long as a run may take that began at some time."""
+        if around is None:
+            return waiting
+        began = asyncio.get_running_loop().time() - (self._wiring.clock.monotonic() - started)
+        # Within the limit, as the middleware would be.
+        rest = waiting if bracket is None else _closing(waiting, bracket)
+        return around.limit.wait(rest, began, self._subscription.listener)
+
+    def _bracket(
+        self, brackets: RunBrackets, glance: Glance, delivery: Readable, context: Variables
+    ) -> RunBracket | None:
+        one, plan = self._subscription, glance.plan
+        bracket = brackets.bracket(
+            glance.trace or "",
+            plan.name,
+            delivery.subject.decode(),
+            one.service,
+            one.listener,
+            glance.id,
+            glance.correlation_id,
+            1,
+            plan.version,
+        )
+        if bracket is not None:
+            bracket.activate(context)
+        return bracket
+
+    def _called(self, glance: Glance, delivery: Readable, around: "Around | None") -> _Call:
         call: Awaitable[object]
-        if self._limit is None:
+        if around is None:
             one, emit = self._subscription, self._wiring.emit
             call = self._chain(glanced_of(glance, delivery, one, emit))
         else:
@@ -204,6 +240,38 @@ class Shortcut:
             begun=True,
             duration=duration,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What stands around a listener, as far as it can be taken apart."""
+
+    limit: Timeout
+    brackets: RunBrackets | None = None
+
+
+def around_of(layers: Sequence[Middleware]) -> Around | None:
+    """Return what layers come to; None where they have to be called."""
+    limit, brackets = layers[0], None
+    if len(layers) == 2:
+        brackets = run_brackets_of(layers[1])
+    if not isinstance(limit, Timeout) or len(layers) != 1 + (brackets is not None):
+        return None
+    return Around(limit, brackets)
+
+
+def _close(bracket: RunBracket | None, raised: BaseException | None = None) -> None:
+    if bracket is not None:
+        bracket.close(raised)
+
+
+async def _closing(waiting: Begun, bracket: RunBracket) -> None:
+    try:
+        await waiting
+    except (Exception, asyncio.CancelledError) as exc:
+        bracket.close(exc)
+        raise
+    bracket.close()
 
 
 async def _awaiting(call: Awaitable[object]) -> None:

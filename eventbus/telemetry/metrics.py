@@ -52,6 +52,8 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 UNKNOWN = "unknown"
 """The event label of a name that isn't declared: anybody can publish any name."""
 
+_USUAL = frozenset({"-01", "-03"})
+"""How a ``traceparent`` ends that is recorded."""
 _EMIT_OUTCOMES = ("ok", "duplicate", "failed", "unknown")
 _BREAKER = {BreakerState.CLOSED: 0, BreakerState.PROBING: 1, BreakerState.OPEN: 2}
 _OK = Outcome.OK  # looking it up takes longer than counting it
@@ -330,6 +332,8 @@ def _listener_of(tallies: Tallies, listener: str) -> _Listener:
 
 def _recorded(traceparent: str) -> str:
     """Return the trace to show with a measurement; a trace that isn't recorded leads nowhere."""
+    if len(traceparent) == 55 and traceparent[52:] in _USUAL and traceparent[35] == "-":
+        return traceparent[3:35]
     return (trace_id(traceparent) or "") if sampled(traceparent) else ""
 
 

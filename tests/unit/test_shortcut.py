@@ -8,6 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from typing_extensions import override
 
 from eventbus import codec
@@ -21,7 +25,12 @@ from eventbus.event import Event
 from eventbus.glance import Reader
 from eventbus.middleware.base import CallNext, Context
 from eventbus.registry import Registry
+from eventbus.telemetry.context import active_span
+from eventbus.telemetry.exporting import WholeSpans
+from eventbus.telemetry.provider import OwnProvider
+from eventbus.telemetry.quickspan import QuickSpans
 from eventbus.telemetry.signals import Happened, Settled
+from eventbus.telemetry.spans import SCOPE, ConsumeTracing
 from tests.unit.bench import (
     RETRY,
     SUBJECTS,
@@ -309,3 +318,72 @@ def test_a_registry_counts_its_changes() -> None:
     registry.register(UserCreated)
 
     assert registry.changes == 1
+
+
+class Layer:
+    """The tracing middleware as it is called, so that it isn't taken apart."""
+
+    def __init__(self, tracing: ConsumeTracing) -> None:
+        self._tracing = tracing
+
+    async def __call__(self, context: Context, call_next: CallNext) -> None:
+        await self._tracing(context, call_next)
+
+
+def traced() -> tuple[ConsumeTracing, InMemorySpanExporter]:
+    exporter, provider = InMemorySpanExporter(), OwnProvider()
+    processor = SimpleSpanProcessor(WholeSpans(exporter))
+    provider.export_to(processor)
+    return ConsumeTracing(provider, QuickSpans(provider, processor, SCOPE)), exporter
+
+
+async def late(event: UserCreated) -> None:
+    await asyncio.Event().wait()
+
+
+async def inner(event: UserCreated) -> None:
+    await asyncio.sleep(0)
+    trace.get_current_span().set_attribute("inner", active_span() is not None)
+
+
+UNSAMPLED = f"{TRACE[:-2]}00"
+
+
+@pytest.mark.parametrize("carried", [{}, {"traceparent": TRACE}, {"traceparent": UNSAMPLED}])
+@pytest.mark.parametrize(
+    "listener",
+    [*LISTENERS.values(), late, inner],
+    ids=[*LISTENERS, "times out", "looks at its span"],
+)
+async def test_the_span_of_a_run_is_the_same_taken_apart_and_called(
+    bench: Bench, listener: Callable[..., Awaitable[None]], carried: dict[str, str]
+) -> None:
+    seen: list[object] = []
+    for kind in (Layer, lambda one: one):
+        tracing, exporter = traced()
+        bench.middleware = (kind(tracing),)
+        dispatcher = bench.dispatcher(listener, timeout=0.05 if listener is late else 30)
+        await bench.run(dispatcher, bench.delivery(arriving(**carried)))
+        seen.append([_told(one) for one in exporter.get_finished_spans()])
+        seen.append([_comparable(one) for one in bench.told])
+        bench.told.clear()
+        assert not trace.get_current_span().get_span_context().is_valid
+
+    assert seen[:2] == seen[2:]
+    assert len(seen[0]) == (carried.get("traceparent") != UNSAMPLED)  # type: ignore[arg-type]
+
+
+def _told(span: ReadableSpan) -> object:
+    """Return what doesn't differ from run to run."""
+    events = [one.name for one in span.events]
+    links = [one.context for one in span.links]
+    status = span.status.status_code, span.status.description
+    return span.name, dict(span.attributes or {}), events, links, status, span.parent
+
+
+async def test_a_listener_whose_span_is_taken_apart_needs_no_waiting(bench: Bench) -> None:
+    tracing, exporter = traced()
+    bench.middleware = (tracing,)
+
+    assert await is_plain(bench.dispatcher(welcome), bench.delivery())  # type: ignore[arg-type]
+    assert [one.name for one in exporter.get_finished_spans()] == ["process user.created"]
