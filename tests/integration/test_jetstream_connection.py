@@ -7,6 +7,7 @@ import urllib.request
 from itertools import count
 from pathlib import Path
 
+import nats.errors
 import nkeys
 import pytest
 
@@ -14,6 +15,7 @@ from eventbus.drivers.base import Connected, Disconnected
 from eventbus.drivers.jetstream.credentials import login_of
 from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.drivers.jetstream.link import Link
+from eventbus.drivers.jetstream.plain import PlainClient
 from eventbus.embedded import NatsServer
 from eventbus.errors import (
     CertificateError,
@@ -374,6 +376,21 @@ async def test_a_server_that_says_nothing_is_waited_for(nats_server: NatsServer)
             await entering
             await driver.__aexit__(None, None, None)
     assert lost.problem == f"{line.url} didn't answer within 0.5 s"
+
+
+async def test_the_late_answer_to_a_ping_that_was_given_up_ends_nothing(
+    nats_server: NatsServer,
+) -> None:
+    client = PlainClient()
+    async with Line(nats_server) as line:
+        await client.connect(line.url, allow_reconnect=False)
+        line.silence()
+        with pytest.raises(nats.errors.TimeoutError):
+            await client.rtt(timeout=0.05)  # type: ignore[arg-type]
+        line.restore()
+
+        assert await client.rtt(timeout=30) > 0
+        await client.close()
 
 
 async def test_one_server_of_several_is_enough(nats_server: NatsServer) -> None:

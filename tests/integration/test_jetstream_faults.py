@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from eventbus.drivers.base import Connected, Disconnected
+from eventbus.drivers.jetstream import connection
 from eventbus.drivers.jetstream.driver import JetStreamDriver
 from eventbus.embedded import NatsServer
 from eventbus.errors import DriverError, EmitUnknown, NotAuthorizedError, SettleError
@@ -182,6 +183,34 @@ async def test_a_frozen_server_is_noticed_and_everything_goes_on_after_it(
     assert lost.problem == f"{nats_server.url} didn't answer for 3 s"
     assert not frozen.ready
     assert sorted(await stored_ids(nats_server.url)) == ["id-after", "id-unknown"]
+
+
+async def test_a_server_that_has_much_to_say_first_is_waited_for(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PROBE_EVERY", 0.1)
+    monkeypatch.setattr(connection, "PROBE_PATIENCE", 0.5)
+    told = Told()
+    pings = 0
+
+    def without_pongs(data: bytes) -> bytes:
+        nonlocal pings
+        pings += data.count(b"PONG\r\n")
+        return data.replace(b"PONG\r\n", b"")
+
+    async with Line(nats_server) as line, driver_of(line.url, told) as driver:
+        line.back = without_pongs
+        loop = asyncio.get_running_loop()
+        begun, number = loop.time(), 0
+        while not pings or loop.time() < begun + 2.0:
+            number += 1
+            await driver.publish(event(number))
+        lost = len(told.of(Disconnected))
+        line.back = lambda data: data
+        line.inject(b"PONG\r\n" * pings)
+        await driver.publish(event("after"))
+
+        assert (lost, told.of(Disconnected)) == (0, [])
 
 
 async def test_a_line_that_swallows_everything_is_given_up(nats_server: NatsServer) -> None:

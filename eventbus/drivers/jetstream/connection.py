@@ -32,9 +32,10 @@ __all__ = ("Connection", "pause_after")
 
 PROBE_EVERY = 1.0
 PROBE_PATIENCE = 3.0
-"""A server that doesn't answer a ping for so long counts as gone."""
+"""A server that doesn't answer a ping for so long, and says nothing else, counts as gone."""
 SILENCE = 8.0
-"""So long without an answer is a problem, even if nobody has noticed the loss."""
+"""So long without an answer is a problem, even if nobody has noticed the loss; and a server whose
+answer waits behind all else that it has to say counts as gone."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 
@@ -156,7 +157,7 @@ class Connection:
     async def _guard(self, link: Link) -> None:
         """Return once the link is lost."""
         while not await link.ended(PROBE_EVERY):
-            if await link.answers(PROBE_PATIENCE):
+            if await link.answers(PROBE_PATIENCE, busy=SILENCE):
                 self._answered_at = time.monotonic()
             elif not link.problem:
                 link.lose(f"{link.server.url} didn't answer for {PROBE_PATIENCE:g} s")

@@ -47,6 +47,8 @@ class Lane:
         self._chunk = min(most, CHUNK)
         self.is_full = False
         """Whether more than ``most`` bytes are written that the socket hasn't taken."""
+        self.heard = 0
+        """How often something came in."""
         self._rest: list[bytes] = []
         self._missing = 0
         transport.set_write_buffer_limits(high=most)
@@ -101,6 +103,7 @@ class Lane:
 
     def data_received(self, data: bytes) -> None:
         """Take the messages out and pass the rest on."""
+        self.heard += 1
         if self._rest:
             self._rest.append(data)
             self._missing -= len(data)

@@ -269,13 +269,40 @@ class Link:
             return False
         return True
 
-    async def answers(self, within: float) -> bool:
-        """Tell whether the server answers in time; it finds a dead read loop too (T11, T12)."""
+    async def answers(self, within: float, *, busy: float) -> bool:
+        """Tell whether the server answers in time; it finds a dead read loop too (T11, T12).
+
+        While other things come in, its answer may stand behind them, for ``busy`` seconds.
+        """
         async with asyncio.TaskGroup() as group:
             ping = group.create_task(self.wire.answers())
             ended = group.create_task(self._ended.wait())
-            answered = group.create_task(_is_answered(ping, ended, within))
+            answered = group.create_task(self._is_answered(ping, ended, within, busy))
         return answered.result()
+
+    async def _is_answered(
+        self,
+        ping: asyncio.Task[bool],
+        ended: asyncio.Task[Literal[True]],
+        within: float,
+        busy: float,
+    ) -> bool:
+        latest = self.now() + busy
+        done: set[asyncio.Task[bool]] = set()
+        while not done and self.now() < latest:
+            heard = self.wire.heard
+            done, _ = await asyncio.wait(
+                (ping, ended), timeout=within, return_when=asyncio.FIRST_COMPLETED
+            )
+            if heard == self.wire.heard:
+                break
+        if not ping.done():
+            # An event loop that was blocked finds timer and answer due at the same time.
+            await asyncio.wait((ping,), timeout=GRAIN)
+        answered = ping.done() and ping.result()
+        ping.cancel()
+        ended.cancel()
+        return answered
 
     def lose(self, problem: str) -> None:
         """Give it up: fail everything that waits, at once."""
@@ -350,19 +377,6 @@ async def _problem_of(work: Awaitable[None]) -> BaseException | None:
     except BaseException as exc:  # noqa: BLE001 - it is raised once the link is closed
         return exc
     return None
-
-
-async def _is_answered(
-    ping: asyncio.Task[bool], ended: asyncio.Task[Literal[True]], within: float
-) -> bool:
-    await asyncio.wait((ping, ended), timeout=within, return_when=asyncio.FIRST_COMPLETED)
-    if not ping.done():
-        # An event loop that was blocked finds timer and answer due at the same time.
-        await asyncio.wait((ping,), timeout=GRAIN)
-    answered = ping.done() and ping.result()
-    ping.cancel()
-    ended.cancel()
-    return answered
 
 
 def _not_authorized(server: str, subject: str) -> NotAuthorizedError:

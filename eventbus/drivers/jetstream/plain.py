@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import nats.errors
 from nats.aio.client import Client
@@ -32,13 +32,21 @@ async def heeding(work: Awaitable[T]) -> T:
 
 
 class PlainClient(Client):
-    """nats-py's client, with two ways closed for a message to end its read loop."""
+    """nats-py's client, with three ways closed for what comes in to end its read loop."""
 
     async def flush(self, timeout: int = FLUSH_PATIENCE) -> None:  # noqa: ASYNC109 - nats-py's
         """Wait until the server has seen what was written."""
         # Twice: the ping of the first overtakes what was written in the same turn of the loop.
         await super().flush(timeout)
         await super().flush(timeout)
+
+    async def _process_pong(self) -> None:
+        # Nobody waits any more for the answer to a ping that was given up; it still comes.
+        waiting = cast("list[asyncio.Future[bool]]", self._pongs)  # pyright: ignore[reportUnknownMemberType]
+        if waiting and waiting[0].done():
+            del waiting[0]
+        else:
+            await super()._process_pong()
 
     def _build_message(
         self,

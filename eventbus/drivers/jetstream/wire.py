@@ -269,6 +269,12 @@ class Wire:
             self._lane.expect(prefix, self._lane.subscribe(f"{prefix}*", take), answered)
 
     @property
+    def heard(self) -> int:
+        """A number that grows while the server says something."""
+        lane = 0 if self._lane is None else self._lane.heard
+        return lane + int(self._client.stats["in_msgs"])
+
+    @property
     def is_full(self) -> bool:
         """Whether more is written than the socket takes."""
         if self._lane is not None:
