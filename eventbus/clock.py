@@ -2,11 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
-__all__ = ("Clock", "SystemClock")
+__all__ = ("Clock", "SystemClock", "time_of")
 
 
 class Clock(Protocol):
@@ -23,6 +24,13 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Wait; cancelling it is safe."""
         ...
+
+
+def time_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """Return what tells the time of a loop; for asyncio's own loops, without a call in between."""
+    if type(loop).time is asyncio.BaseEventLoop.time:
+        return time.monotonic
+    return loop.time
 
 
 class SystemClock:

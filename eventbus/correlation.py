@@ -1,16 +1,26 @@
 """What an emit inherits from where it happens: correlation, cause, trace, and its id."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from eventbus.driving import Begun, begin_where
 from eventbus.ids import derived_id, uuid7
 from eventbus.record import quick
 
-__all__ = ("NO_TRACE", "Handled", "Scope", "Scoped", "current_scope", "entered", "running")
+__all__ = (
+    "NO_TRACE",
+    "Handled",
+    "Scope",
+    "Scoped",
+    "begin_in",
+    "current_scope",
+    "entered",
+    "running",
+)
 
 NO_TRACE: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -73,10 +83,14 @@ def current_scope() -> Scope:
 
 def running(scoped: Scoped) -> Context:
     """Return a copy of the current context in which something else's scope is the current one."""
-    token = _current.set(scoped)
     context = copy_context()
-    _current.reset(token)
+    context.run(_current.set, scoped)
     return context
+
+
+def begin_in(scoped: Scoped, coroutine: Coroutine[object, object, object]) -> Begun | None:
+    """Begin a coroutine as `driving.begin` does, in a context of its own with another scope."""
+    return begin_where(coroutine, _current, scoped)
 
 
 def entered(scope: Scope) -> "_Entered":

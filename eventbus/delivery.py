@@ -11,6 +11,7 @@ from eventbus.envelope import Message
 __all__ = (
     "Ack",
     "AckedSoon",
+    "Arrived",
     "DeadLetter",
     "Decision",
     "Delivery",
@@ -110,6 +111,20 @@ class Delivery(Protocol):
         ...
 
 
+class Arrived:
+    """A message as it came: bytes, of which only what somebody asks for is read."""
+
+    __slots__ = ("data", "head", "subject_bytes")
+
+    def __init__(self, subject: bytes, head: bytes, data: bytes) -> None:
+        self.subject_bytes = subject
+        """What it was published to."""
+        self.head = head
+        """The lines of its headers; empty where there are none, or they aren't at hand."""
+        self.data = data
+        """The body."""
+
+
 class AckedSoon(Delivery, Protocol):
     """A delivery that needs nobody who waits for its acknowledgement."""
 
@@ -125,24 +140,14 @@ class Readable(AckedSoon, Protocol):
     """A delivery that hands out its bytes, so that only what somebody asks for need be read."""
 
     @property
-    def subject(self) -> bytes:
-        """What it was published to."""
-        ...
-
-    @property
-    def head(self) -> bytes:
-        """The lines of its headers as they came; empty where they are only in `message`."""
-        ...
-
-    @property
-    def body(self) -> bytes:
-        """The body of its message."""
+    def arrived(self) -> Arrived:
+        """The message as it came; its head is empty where the headers are only in `message`."""
         ...
 
 
 def is_readable(delivery: Delivery) -> TypeGuard[Readable]:
     """Tell whether a delivery is a `Readable`."""
-    return hasattr(delivery, "head")
+    return hasattr(delivery, "arrived")
 
 
 def can_ack_soon(delivery: Delivery) -> TypeGuard[AckedSoon]:

@@ -81,7 +81,8 @@ class Dispatcher:
         self._on_pause: Callable[[float], None] | None = None
         layers = layers_of(subscription, wiring)
         self._chain = chain(layers, self._call)
-        self._shortcut = self._made_shortcut(layers)
+        self.shortcut = self._made_shortcut(layers)
+        """The way of what is plain; None where nothing is."""
 
     @property
     def has_limits(self) -> bool:
@@ -98,7 +99,7 @@ class Dispatcher:
 
         Returns what is left to await, at once and in the same task; None where nothing is.
         """
-        rest = NOT_PLAIN if self._shortcut is None else self._shortcut.begin(delivery, aftermath)
+        rest = NOT_PLAIN if self.shortcut is None else self.shortcut.begin(delivery, aftermath)
         return self(delivery, aftermath=aftermath) if rest is NOT_PLAIN else rest
 
     async def __call__(

@@ -98,7 +98,7 @@ class Glance:
     def event(self) -> Event:
         """The event."""
         if self._event is None:
-            self._event = self.plan.validate(self._delivery.body, extra="ignore")
+            self._event = self.plan.validate(self._delivery.arrived.data, extra="ignore")
         return self._event
 
     def let_go(self) -> None:
@@ -130,7 +130,7 @@ class Glance:
             plan = self.plan
             self._envelope = Envelope(
                 self.event,
-                self._delivery.body,
+                self._delivery.arrived.data,
                 self.id,
                 plan.name,
                 plan.version,
@@ -162,7 +162,8 @@ class Reader:
 
     def read(self, delivery: Readable) -> Glance | None:
         """Return the event of a delivery; None where that takes more than a glance."""
-        head = delivery.head
+        one = delivery.arrived
+        head = one.head
         cut = head.find(_FIRST_OWN)
         own = _OWN(head[cut:].decode("latin-1")) if cut > 0 else None
         if own is None:
@@ -170,22 +171,24 @@ class Reader:
         if self._changes != self._registry.changes:
             self._plans.clear()
             self._changes = self._registry.changes
-        try:
-            plan = self._plans[delivery.subject, head[:cut]]
-        except KeyError:
-            plan = self._planned(delivery, head[:cut])
+        place = one.subject_bytes, head[:cut]
+        plan = self._plans.get(place)
+        if plan is None:
+            plan = self._planned(delivery, place)
         if plan is None:
             return None
         try:
-            event = plan.validate(delivery.body, extra="ignore")
+            event = plan.validate(one.data, extra="ignore")
         except Exception:  # noqa: BLE001 - whatever it is, decoding finds it again and tells it
             return None
         return Glance(plan, event, own, delivery) if type(event) is plan.event else None
 
-    def _planned(self, delivery: Readable, before: bytes) -> Plan | None:
+    def _planned(self, delivery: Readable, place: tuple[bytes, bytes]) -> Plan | None:
+        if place in self._plans:  # known to have none
+            return None
         if len(self._plans) >= _PLANS_KEPT:  # anybody can publish anything
             self._plans.clear()
-        plan = self._plans[delivery.subject, before] = self._plan(delivery, before)
+        plan = self._plans[place] = self._plan(delivery, place[1])
         return plan
 
     def _plan(self, delivery: Readable, before: bytes) -> Plan | None:

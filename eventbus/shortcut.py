@@ -8,14 +8,13 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Sequence
 from contextvars import Context as Variables
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum, auto
-from functools import partial
 from types import CoroutineType
 from typing import Protocol, TypeAlias, cast
 
 from eventbus.attempts import FIRST
-from eventbus.correlation import running
+from eventbus.correlation import begin_in, running
 from eventbus.delivery import Decision, Delivery, Readable, is_readable
 from eventbus.driving import Begun, begin
 from eventbus.glance import Glance, Reader
@@ -26,7 +25,16 @@ from eventbus.middleware.timeout import Timeout
 from eventbus.records import glanced_of, handled_of
 from eventbus.settlement import Run
 from eventbus.subscription import Subscription
-from eventbus.telemetry.signals import ListenerStarted, Received, is_watched
+from eventbus.telemetry.signals import (
+    Audience,
+    ListenerStarted,
+    Observers,
+    Received,
+    audience_of,
+    count_handled,
+    count_received,
+    tell,
+)
 from eventbus.wiring import Wiring
 
 __all__ = ("NOT_PLAIN", "Aftermath", "Around", "NotPlain", "Shortcut", "WholeWay", "around_of")
@@ -97,6 +105,11 @@ class Shortcut:
         self._attempts = attempts
         self._whole = whole
         self._reader = Reader(subscription, wiring)
+        self._monotonic = wiring.clock.monotonic
+        self._audiences: dict[str, Audience] = {}
+        self._changes = -1
+        self._now: datetime | None = None
+        """When it is, until the turn of the loop ends."""
 
     def begin(
         self, delivery: Delivery, aftermath: Aftermath
@@ -111,38 +124,33 @@ class Shortcut:
         if glance is None:
             return NOT_PLAIN
         self._tell_begun(glance)
-        started = self._wiring.clock.monotonic()
-        context, around, bracket = running(glance), self._around, None
+        started = self._monotonic()
+        around, bracket, context = self._around, None, None
         if around is not None and around.brackets is not None:
+            context = running(glance)
             bracket = self._bracket(around.brackets, glance, delivery, context)
             if bracket is None:
                 around = None
         try:
-            waiting = begin(self._called(glance, delivery, around), context)
+            call = self._called(glance, delivery, around)
+            waiting = begin_in(glance, call) if context is None else begin(call, context)
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - dispatch judges it
             _close(bracket, exc)
             return self._failed(glance, delivery, exc, started, aftermath)
+        one = _Handled(self, glance, delivery, aftermath)
         if waiting is not None:
-            rest = self._limited(around, waiting, bracket, started)
-            return self._wait(glance, delivery, rest, started, aftermath)
+            return self._wait(one, self._limited(around, waiting, bracket, started), started)
         _close(bracket)
-        self._handled(glance, delivery, started, aftermath)
+        one.ack_soon(self._monotonic() - started)
         return None
 
-    async def _wait(
-        self,
-        glance: Glance,
-        delivery: Readable,
-        waiting: Awaitable[object],
-        started: float,
-        aftermath: Aftermath,
-    ) -> None:
+    async def _wait(self, one: "_Handled", waiting: Awaitable[object], started: float) -> None:
         try:
             await waiting
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - dispatch judges it
-            rest = self._failed(glance, delivery, exc, started, aftermath)
+            rest = self._failed(one.glance, one.delivery, exc, started, one.aftermath)
         else:
-            return self._handled(glance, delivery, started, aftermath)
+            return one.ack_soon(self._monotonic() - started)
         await rest
 
     def _limited(
@@ -151,7 +159,7 @@ class Shortcut:
         """Return what waits for as long as a run may take that began at some time."""
         if around is None:
             return waiting
-        began = asyncio.get_running_loop().time() - (self._wiring.clock.monotonic() - started)
+        began = asyncio.get_running_loop().time() - (self._monotonic() - started)
         # Within the limit, as the middleware would be.
         rest = waiting if bracket is None else _closing(waiting, bracket)
         return around.limit.wait(rest, began, self._subscription.listener)
@@ -163,7 +171,7 @@ class Shortcut:
         bracket = brackets.bracket(
             glance.trace or "",
             plan.name,
-            delivery.subject.decode(),
+            delivery.arrived.subject_bytes.decode(),
             one.service,
             one.listener,
             glance.id,
@@ -185,37 +193,52 @@ class Shortcut:
         return cast("_Call", call) if type(call) is CoroutineType else _awaiting(call)
 
     def _tell_begun(self, glance: Glance) -> None:
-        one, observe, name = self._subscription, self._wiring.observe, glance.plan.name
-        observe(Received(name, one.service, one.listener, False))
-        if is_watched(observe, ListenerStarted):
+        one, name = self._subscription, glance.plan.name
+        audience = self._audience(name)
+        count_received(audience)
+        if audience.received:
+            tell(audience.received, Received(name, one.service, one.listener, False))
+        if audience.started:
             service, listener, related = one.service, one.listener, glance.correlation_id
-            observe(ListenerStarted(name, glance.id, service, listener, 1, related))
+            begun = ListenerStarted(name, glance.id, service, listener, 1, related)
+            tell(audience.started, begun)
 
-    def _handled(
-        self, glance: Glance, delivery: Readable, started: float, aftermath: Aftermath
-    ) -> None:
-        """Have it acknowledged with others; it is told once the server knows."""
-        duration = self._wiring.clock.monotonic() - started
-        glance.let_go()
-        aftermath.began()
-        delivery.ack_soon(partial(self._told, glance, delivery, duration, aftermath))
+    def _audience(self, name: str) -> Audience:
+        """Return who is told of an event's deliveries; looked up again where observers changed."""
+        observe = self._wiring.observe
+        changes = observe.changes if isinstance(observe, Observers) else 0
+        if changes != self._changes:
+            self._audiences.clear()
+            self._changes = changes
+        found = self._audiences.get(name)
+        if found is None:
+            found = audience_of(observe, name, self._subscription.listener)
+            self._audiences[name] = found
+        return found
 
-    def _told(
-        self,
-        glance: Glance,
-        delivery: Readable,
-        duration: float,
-        aftermath: Aftermath,
-        known: bool,
-    ) -> None:
-        one, wiring = self._subscription, self._wiring
-        if known:
-            now = wiring.clock.now()
-            wiring.observe(handled_of(glance, delivery, one, self._attempts, duration, now))
-            aftermath.ended()
-        else:
-            run = self._run(glance, delivery, duration)
-            aftermath.go_on(self._whole.ack_alone(run, HANDLED, aftermath))
+    def told(self, one: "_Handled") -> None:
+        """Tell that the server knows that a delivery is handled."""
+        glance, now = one.glance, self._now
+        audience = self._audience(glance.plan.name)
+        if now is None:
+            now = self._now = self._wiring.clock.now()
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        if audience.counters:
+            elapsed = (now - glance.time).total_seconds()
+            count_handled(audience, one.duration, elapsed, glance.trace or "")
+        if audience.settled:
+            listener, attempts = self._subscription, self._attempts
+            settled = handled_of(glance, one.delivery, listener, attempts, one.duration, now)
+            tell(audience.settled, settled)
+        one.aftermath.ended()
+
+    def untold(self, one: "_Handled") -> None:
+        """Have a delivery acknowledged that couldn't be with others."""
+        run = self._run(one.glance, one.delivery, one.duration)
+        one.aftermath.go_on(self._whole.ack_alone(run, HANDLED, one.aftermath))
+
+    def _end_turn(self) -> None:
+        self._now = None
 
     def _failed(
         self,
@@ -225,7 +248,7 @@ class Shortcut:
         started: float,
         aftermath: Aftermath,
     ) -> Awaitable[object]:
-        duration = self._wiring.clock.monotonic() - started
+        duration = self._monotonic() - started
         run = self._run(glance, delivery, duration)
         return self._whole.go_on(run, raised, aftermath)
 
@@ -240,6 +263,38 @@ class Shortcut:
             begun=True,
             duration=duration,
         )
+
+
+class _Handled:
+    """What is to be told of a delivery once the server knows that it is handled."""
+
+    __slots__ = ("_shortcut", "aftermath", "delivery", "duration", "glance")
+
+    def __init__(
+        self,
+        shortcut: Shortcut,
+        glance: Glance,
+        delivery: Readable,
+        aftermath: Aftermath,
+    ) -> None:
+        self._shortcut = shortcut
+        self.glance = glance
+        self.delivery = delivery
+        self.aftermath = aftermath
+        self.duration = 0.0
+
+    def ack_soon(self, duration: float) -> None:
+        """Have it acknowledged with others, after a run of so many seconds."""
+        self.duration = duration
+        self.glance.let_go()
+        self.aftermath.began()
+        self.delivery.ack_soon(self._confirmed)
+
+    def _confirmed(self, known: bool) -> None:
+        if known:
+            self._shortcut.told(self)
+        else:
+            self._shortcut.untold(self)
 
 
 @dataclass(frozen=True, slots=True)

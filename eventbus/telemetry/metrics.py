@@ -14,6 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Info
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
+from typing_extensions import override
 
 from eventbus.clock import Clock, SystemClock
 from eventbus.delivery import Outcome, Reason
@@ -34,6 +35,8 @@ from eventbus.telemetry.outbox import OutboxMeasured, Quarantined, Relayed, Rela
 from eventbus.telemetry.scrape import Scrape
 from eventbus.telemetry.signals import (
     Cancelled,
+    Counter,
+    Counting,
     EmitFailed,
     Emitted,
     Happened,
@@ -60,7 +63,7 @@ _OK = Outcome.OK  # looking it up takes longer than counting it
 _FINAL = (Outcome.OK, Outcome.DEAD, Outcome.DROPPED, Outcome.RAISED)
 
 
-class Metrics:
+class Metrics(Counting):
     """Counts what it is told, in a registry of its own; hand it to services as an observer.
 
     Several services of one process may share it. All but `exposition`, and what the registry
@@ -129,6 +132,11 @@ class Metrics:
         feed = self.takes.get(type(happened))
         if feed is not None:
             feed(happened)
+
+    @override
+    def counter(self, name: str, listener: str) -> Counter:
+        """Return what counts the usual deliveries of an event to a listener."""
+        return _Usual(self._pairs.get((name, listener)) or self._pair(name, listener))
 
     def set_consumer(
         self, listener: str, *, pending: int, ack_pending: int, redelivered: int
@@ -298,6 +306,38 @@ class _Pair:
     duration: Spread
     end_to_end: Spread
     of_listener: _Listener
+
+
+class _Usual(Counter):
+    """Counts what `Metrics` would of a `Received` and of a `Settled`."""
+
+    __slots__ = ("_attempts", "_duration", "_end_to_end", "_handled", "_in_flight", "_received")
+
+    def __init__(self, pair: _Pair) -> None:
+        self._received = pair.received
+        self._in_flight = pair.of_listener.in_flight
+        self._handled = pair.outcomes[_OK]
+        self._duration = pair.duration
+        self._end_to_end = pair.end_to_end
+        self._attempts = pair.of_listener.attempts
+
+    @override
+    def received(self) -> None:
+        """Count one that came in."""
+        self._received.add()
+        self._in_flight.add()
+
+    @override
+    def handled(self, duration: float, end_to_end: float, trace: str) -> None:
+        """Count one that was handled at its first delivery."""
+        seen = _recorded(trace) if trace else ""
+        self._in_flight.add(-1)
+        self._handled.add()
+        if duration > 0:
+            self._duration.add(duration, seen)
+        # Clocks of two machines differ; a negative time would look like a counter reset.
+        self._end_to_end.add(end_to_end if end_to_end > 0 else 0.0, seen)
+        self._attempts.add(1)
 
 
 def _emits_of(tallies: Tallies, event: str, driver: str) -> _Emits:

@@ -16,7 +16,10 @@ from eventbus.telemetry.conditions import Condition
 from eventbus.telemetry.outbox import OutboxSignal
 
 __all__ = (
+    "Audience",
     "Cancelled",
+    "Counter",
+    "Counting",
     "EmitFailed",
     "Emitted",
     "FailedHookRaised",
@@ -30,7 +33,11 @@ __all__ = (
     "Stopped",
     "Stuck",
     "TickFailed",
+    "audience_of",
+    "count_handled",
+    "count_received",
     "is_watched",
+    "tell",
 )
 
 _log = logging.getLogger(__name__)
@@ -214,6 +221,41 @@ told of no others, and a record that nobody takes isn't made. Where that is a ma
 told of which instead."""
 
 
+class Counter:
+    """Counts the usual: deliveries that come for the first time and are handled."""
+
+    __slots__ = ()
+
+    def received(self) -> None:
+        """Count one that came in, as by a `Received`."""
+        raise NotImplementedError
+
+    def handled(self, duration: float, end_to_end: float, trace: str) -> None:
+        """Count one that was handled at its first delivery, as by a `Settled`."""
+        raise NotImplementedError
+
+
+class Counting:
+    """An observer that is told of the usual by a `Counter`, and not by `Received` and `Settled`.
+
+    Two records for each event would take longer than counting them.
+    """
+
+    def counter(self, name: str, listener: str) -> Counter:
+        """Return what counts the usual deliveries of an event to a listener."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who is told of the usual deliveries of one event to one listener, and how."""
+
+    counters: tuple[Counter, ...]
+    received: tuple[Observer, ...]
+    started: tuple[Observer, ...]
+    settled: tuple[Observer, ...]
+
+
 class Observers:
     """Tells every observer; callable like one."""
 
@@ -221,16 +263,20 @@ class Observers:
         self._observers = list(observers)
         self._takers: dict[type, tuple[Observer, ...]] = {}
         """Who is told of what, as far as it was asked for."""
+        self.changes = 0
+        """How often an observer came or went."""
 
     def add(self, observer: Observer) -> None:
         """Tell this one too, from now on."""
         self._observers.append(observer)
         self._takers.clear()
+        self.changes += 1
 
     def remove(self, observer: Observer) -> None:
         """Stop telling this one."""
         self._observers.remove(observer)
         self._takers.clear()
+        self.changes += 1
 
     def takers(self, kind: type) -> tuple[Observer, ...]:
         """Return those that are told of a kind of record, in the order they were added."""
@@ -240,14 +286,56 @@ class Observers:
             found = self._takers[kind] = tuple(one for one in told if one is not None)
         return found
 
+    def audience(self, name: str, listener: str) -> Audience:
+        """Return who is told of the usual deliveries of an event to a listener, as it is now."""
+        others = Observers(one for one in self._observers if not isinstance(one, Counting))
+        all_: list[object] = [*self._observers]
+        counting = [one for one in all_ if isinstance(one, Counting)]
+        return Audience(
+            tuple(one.counter(name, listener) for one in counting),
+            others.takers(Received),
+            self.takers(ListenerStarted),
+            others.takers(Settled),
+        )
+
     def __call__(self, happened: Happened) -> None:
         """Tell all that take it, in the order they were added."""
         told = self._takers.get(type(happened))
-        for observer in self.takers(type(happened)) if told is None else told:
-            try:
-                observer(happened)
-            except Exception:  # noqa: BLE001 - whatever it is, it must not change what happens
-                _log.exception("observer %r failed on %s", observer, type(happened).__name__)
+        tell(self.takers(type(happened)) if told is None else told, happened)
+
+
+def tell(observers: tuple[Observer, ...], happened: Happened) -> None:
+    """Tell each of them; one that raises is logged."""
+    for observer in observers:
+        try:
+            observer(happened)
+        except Exception:  # noqa: BLE001 - whatever it is, it must not change what happens
+            _log.exception("observer %r failed on %s", observer, type(happened).__name__)
+
+
+def count_received(audience: Audience) -> None:
+    """Have a delivery counted that came in."""
+    for counter in audience.counters:
+        try:
+            counter.received()
+        except Exception:  # noqa: BLE001 - as in `tell`
+            _log.exception("counter %r failed", counter)
+
+
+def count_handled(audience: Audience, duration: float, end_to_end: float, trace: str) -> None:
+    """Have a delivery counted that is handled."""
+    for counter in audience.counters:
+        try:
+            counter.handled(duration, end_to_end, trace)
+        except Exception:  # noqa: BLE001 - as in `tell`
+            _log.exception("counter %r failed", counter)
+
+
+def audience_of(observe: Observer, name: str, listener: str) -> Audience:
+    """Return who is told of the usual deliveries of an event to a listener, as it is now."""
+    return (observe if isinstance(observe, Observers) else Observers((observe,))).audience(
+        name, listener
+    )
 
 
 def _taker(observer: Observer, kind: type) -> Observer | None:

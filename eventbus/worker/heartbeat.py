@@ -20,6 +20,7 @@ class Heartbeat:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._now = clock.monotonic
         self._held: dict[float, dict[Delivery, float]] = {}
         """When each was last heard of, by how often that has to be."""
         self._shortest = 1.0
@@ -34,7 +35,7 @@ class Heartbeat:
             self._shortest = min(self._shortest, every)
         if not held:
             self._some.set()
-        held[delivery] = self._clock.monotonic()
+        held[delivery] = self._now()
 
     def release(self, delivery: Delivery, ack_wait: float) -> None:
         """End with a delivery."""

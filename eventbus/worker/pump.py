@@ -12,6 +12,7 @@ from eventbus.dispatch import Dispatcher
 from eventbus.drivers.base import Consumer, Driver
 from eventbus.driving import begin
 from eventbus.owner import Owner
+from eventbus.shortcut import NOT_PLAIN
 from eventbus.subscription import Subscription
 from eventbus.worker.flow import Flow
 from eventbus.worker.heartbeat import Heartbeat
@@ -39,6 +40,7 @@ class Pump:
         self.subscription = subscription
         self._entrance = entrance
         self._dispatcher = dispatcher
+        self._shortcut = dispatcher.shortcut
         self._group = group
         self._heartbeat = heartbeat
         self._clock = clock
@@ -128,7 +130,10 @@ class Pump:
     def _begin(self, delivery: Delivery) -> Awaitable[None] | None:
         """Begin a delivery; return what is left to await in this task."""
         if self._entrance is None:
-            rest = self._dispatcher.begin(delivery, self)
+            short = self._shortcut
+            rest = NOT_PLAIN if short is None else short.begin(delivery, self)
+            if rest is NOT_PLAIN:
+                rest = self._dispatcher(delivery, aftermath=self)
             if rest is None:
                 self._let_go(delivery)
                 return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from eventbus.attempts import History
+from eventbus.delivery import Arrived
 from eventbus.drivers.base import (
     HEADROOM,
     Consumer,
@@ -105,20 +106,12 @@ class ReadableDelivery(FakeDelivery):
     """One that hands out its bytes, and whose acknowledgement is confirmed at once."""
 
     @property
-    def subject(self) -> bytes:
-        """What it was published to."""
-        return self.message.subject.encode()
-
-    @property
-    def head(self) -> bytes:
-        """The lines of its headers."""
-        lines = [f"{name}: {value}\r\n" for name, value in self.message.headers.items()]
-        return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
-
-    @property
-    def body(self) -> bytes:
-        """The body of its message."""
-        return self.message.body
+    def arrived(self) -> Arrived:
+        """The message as it came."""
+        one = self.message
+        lines = [f"{name}: {value}\r\n" for name, value in one.headers.items()]
+        head = f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
+        return Arrived(one.subject.encode(), head, one.body)
 
     def ack_soon(self, done: Callable[[bool], None]) -> None:
         """Settle it as handled, where that doesn't fail."""

@@ -1,11 +1,23 @@
 """Observers: told in order, unable to harm."""
 
 import logging
+from datetime import datetime
 
 import pytest
+from typing_extensions import override
 
-from eventbus.telemetry.signals import Happened, Observers, Received, Returned, is_watched
+from eventbus.clock import SystemClock
+from eventbus.telemetry.metrics import Metrics
+from eventbus.telemetry.signals import (
+    Happened,
+    Observers,
+    Received,
+    Returned,
+    count_handled,
+    is_watched,
+)
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 HAPPENED = Returned("user.created", "mail", "send")
 
 
@@ -91,6 +103,40 @@ def test_a_record_that_nobody_takes_need_not_be_made() -> None:
     assert not before
     assert is_watched(observers, Returned)
     assert not is_watched(Observers(), Received)
+
+
+def test_who_counts_the_usual_gets_no_records_of_it_and_all_others_do() -> None:
+    told: list[Happened] = []
+    taking = _Taking()
+    observers = Observers([Metrics(lambda _: True), told.append, taking])
+
+    found = observers.audience("user.created", "send")
+
+    assert len(found.counters) == 1
+    assert found.received == (told.append, taking)
+    assert found.started == found.settled == (told.append,)
+
+
+def test_a_counter_that_raises_is_logged_and_harms_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(SystemClock):
+        is_broken = False
+
+        @override
+        def now(self) -> datetime:
+            if self.is_broken:
+                raise RuntimeError("no")
+            return super().now()
+
+    clock = Broken()
+    audience = Observers([Metrics(lambda _: True, clock=clock)]).audience("user.created", "send")
+    clock.is_broken = True
+
+    with caplog.at_level(logging.ERROR):
+        count_handled(audience, 0.1, 0.2, TRACE)
+
+    assert "RuntimeError: no" in caplog.text
 
 
 def test_a_record_can_not_be_changed_by_who_is_told() -> None:

@@ -57,11 +57,12 @@ class Handles:
 
     circuit = None
     has_limits = False
+    shortcut = None
 
     def __init__(self, handle: Callable[[Delivery], Awaitable[None]]) -> None:
         self._handle = handle
 
-    def begin(self, delivery: Delivery, aftermath: object) -> Awaitable[None]:
+    def __call__(self, delivery: Delivery, *, aftermath: object) -> Awaitable[None]:
         return self._handle(delivery)
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from eventbus.clock import time_of
 from eventbus.drivers.base import ConsumerRecovered, ConsumerSpec, Deliver, Notify
 from eventbus.drivers.jetstream.acks import ACK, MANY, Acks
 from eventbus.drivers.jetstream.api import (
@@ -20,6 +21,7 @@ from eventbus.drivers.jetstream.api import (
     Table,
 )
 from eventbus.drivers.jetstream.connection import Connection, pause_after
+from eventbus.drivers.jetstream.frame import reply_of
 from eventbus.drivers.jetstream.link import Link
 from eventbus.drivers.jetstream.message import NAK, JetStreamDelivery, Lease, place_of
 from eventbus.drivers.jetstream.peer import Raw, Subscription
@@ -68,9 +70,9 @@ class PullConsumer:
         self._outside = outside
         self._loop = asyncio.get_running_loop()
         acks = Acks(outside.connection, outside.lease.per_try, self._request_now)
-        self._lease = replace(
-            outside.lease, ack_wait=spec.ack_wait, now=self._loop.time, acks=acks
-        )
+        self._now = time_of(self._loop)
+        self._lease = replace(outside.lease, ack_wait=spec.ack_wait, now=self._now, acks=acks)
+        self._released = self._release
         self._progress = Progress(outside.stream, spec.durable)
         self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{outside.stream}.{spec.durable}"
         self._slots = spec.slots
@@ -269,9 +271,9 @@ class PullConsumer:
             link.send(reply, body)
 
     def _take(self, raw: Raw) -> None:
-        self._heard_at = self._loop.time()
+        self._heard_at = self._now()
         self._is_heard = True
-        if reply := raw.reply:
+        if reply := reply_of(raw):
             self._take_message(raw, reply)
         elif code := (raw.headers or {}).get("Status"):
             self._take_status(raw, code)
@@ -289,11 +291,13 @@ class PullConsumer:
         elif not self._has_room():
             self._send(reply, NAK)
         else:
-            delivery = JetStreamDelivery(raw, reply, place, self._lease, self._release)
-            sequence = delivery.sequence
-            if sequence in self._held:
-                self._held[sequence].supersede()
-            self._held[sequence] = delivery
+            delivery = JetStreamDelivery(
+                raw, reply, place, self._lease, self._heard_at, self._released
+            )
+            older = self._held.get(place.sequence)
+            if older is not None:
+                older.supersede()
+            self._held[place.sequence] = delivery
             self._taken += 1
             self._deliver(delivery)
         if not self._requested:

@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from eventbus.delivery import Arrived
 from eventbus.drivers.jetstream.checks import MESSAGE_ID
+from eventbus.drivers.jetstream.peer import Raw
 from eventbus.headers import (
     CAUSATION_ID,
     CORRELATION_ID,
@@ -18,7 +20,7 @@ from eventbus.headers import (
     lines,
 )
 
-__all__ = ("STORED", "Frame", "Stored", "publish_command", "read_head", "stored_in")
+__all__ = ("STORED", "Frame", "Stored", "publish_command", "read_head", "reply_of", "stored_in")
 
 _VERSION: Final = "NATS/1.0"
 _CONSTANTS_KEPT: Final = 1024
@@ -36,18 +38,14 @@ _SPACE: Final = re.compile(r"\s")
 _constants: Final[dict[bytes, dict[str, str]]] = {}
 
 
-class Frame:
+class Frame(Arrived):
     """One message of the server, or one of its statuses."""
 
-    __slots__ = ("data", "head", "reply_bytes", "subject_bytes")
+    __slots__ = ("reply_bytes",)
 
     def __init__(self, subject: bytes, reply: bytes, head: bytes, data: bytes) -> None:
-        self.subject_bytes = subject
+        super().__init__(subject, head, data)
         self.reply_bytes = reply
-        self.head = head
-        """The block of headers; empty without any."""
-        self.data = data
-        """The body."""
 
     @property
     def subject(self) -> str:
@@ -91,6 +89,16 @@ def stored_in(data: bytes) -> Stored | None:
     """Return an answer as `Stored`; None where it is another one."""
     found = _stored(data)
     return None if found is None else Stored(b"", data, found[1], found[2])
+
+
+def reply_of(raw: Raw) -> str:
+    """Return where to answer; of a frame without looking its property up by name."""
+    if not isinstance(raw, Frame):
+        return raw.reply
+    try:
+        return raw.reply_bytes.decode("ascii")
+    except UnicodeDecodeError:
+        return raw.reply
 
 
 def read_head(head: bytes) -> Lowered:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 from typing_extensions import override
 
 from eventbus import headers as h
+from eventbus.delivery import Arrived
 from eventbus.drivers.jetstream.acks import ACK, Acknowledged, Acks
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.frame import Frame, read_head
@@ -18,6 +18,7 @@ from eventbus.drivers.jetstream.link import is_no_responders
 from eventbus.drivers.jetstream.peer import Raw
 from eventbus.envelope import Message
 from eventbus.errors import NotAuthorizedError, NotConnectedError, SettleError
+from eventbus.record import quick
 
 __all__ = ("JetStreamDelivery", "Lease", "Place", "nak_body", "place_of")
 
@@ -33,7 +34,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_REASON = 200
 
 
-class Place(NamedTuple):
+@quick
+@dataclass(frozen=True, slots=True)
+class Place:
     """Where a delivered message is stored, and how often it was delivered."""
 
     stream: str
@@ -54,9 +57,15 @@ def place_of(reply: str) -> Place | None:
         tokens = tokens[2:11]
     if len(tokens) != _V1_TOKENS:
         return None
-    _, _, stream, durable, delivered, sequence, number, stored, _ = tokens
     try:
-        return Place(stream, durable, int(delivered), int(sequence), int(number), int(stored))
+        return Place(
+            tokens[2],
+            tokens[3],
+            int(tokens[4]),
+            int(tokens[5]),
+            int(tokens[6]),
+            int(tokens[7]),
+        )
     except ValueError:
         return None
 
@@ -100,13 +109,11 @@ class JetStreamDelivery(Acknowledged):
         "_release",
         "_settled",
         "_superseded",
-        "body",
+        "arrived",
         "deliveries",
-        "head",
         "place",
         "sequence",
         "stream",
-        "subject",
     )
 
     def __init__(
@@ -115,23 +122,26 @@ class JetStreamDelivery(Acknowledged):
         reply: str,
         place: Place,
         lease: Lease,
+        came: float,
         release: Callable[["JetStreamDelivery", bool], None],
     ) -> None:
         self.place = place
         """Where it is stored."""
-        self.stream, _, self.deliveries, self.sequence, _, _ = place
+        self.stream = place.stream
+        self.deliveries = place.delivered
+        self.sequence = place.sequence
         self.reply = reply
-        self.body = raw.data
         self._headers: Mapping[str, str] | None = None
+        self.arrived: Arrived
         if isinstance(raw, Frame):
-            self.subject, self.head = raw.subject_bytes, raw.head
+            self.arrived = raw
         else:
-            self.subject, self.head = raw.subject.encode(), b""
+            self.arrived = Arrived(raw.subject.encode(), b"", raw.data)
             self._headers = h.lowered(raw.headers or {})
         self._message: Message | None = None
         self._done: Callable[[bool], None] | None = None
         self._lease = lease
-        self._lease_end = lease.now() + lease.ack_wait
+        self._lease_end = came + lease.ack_wait
         self._release = release
         self._settled = False
         self._superseded = False
@@ -140,9 +150,10 @@ class JetStreamDelivery(Acknowledged):
     def message(self) -> Message:
         """The message, its headers by lower-case name."""
         if self._message is None:
-            headers = read_head(self.head) if self._headers is None else self._headers
-            subject, id = self.subject.decode(errors="replace"), headers.get("nats-msg-id")
-            self._message = Message(subject, headers, self.body, id)
+            one = self.arrived
+            headers = read_head(one.head) if self._headers is None else self._headers
+            subject, id = one.subject_bytes.decode(errors="replace"), headers.get("nats-msg-id")
+            self._message = Message(subject, headers, one.data, id)
         return self._message
 
     @property

@@ -252,6 +252,33 @@ def test_histograms_lead_to_a_trace_that_was_recorded(metrics):
     }
 
 
+@pytest.mark.parametrize("trace", ["", f"00-{TRACE}-00f067aa0ba902b7-01"])
+@pytest.mark.parametrize("name", ["user.created", "nobody.knows"])
+@pytest.mark.parametrize(("duration", "end_to_end"), [(0.0125, 0.5), (0.0, -3.0)])
+def test_the_usual_is_counted_as_its_records_are(
+    name: str, trace: str, duration: float, end_to_end: float
+):
+    both = [Metrics({"user.created"}.__contains__, registry=CollectorRegistry()) for _ in range(2)]
+
+    both[0](received(name))
+    changes = {"name": name, "duration": duration, "end_to_end": end_to_end, "trace": trace}
+    both[0](settled(Outcome.OK, **changes))
+    counter = both[1].counter(name, "send_welcome")
+    counter.received()
+    counter.handled(duration, end_to_end, trace)
+
+    first, second = (
+        [
+            line
+            for line in one.exposition()[0].decode().splitlines()
+            if "_created" not in line.partition(" ")[0].partition("{")[0]
+        ]
+        for one in both
+    )
+    assert first == second
+    assert exemplars(both[0]) == exemplars(both[1])
+
+
 def test_the_time_of_an_emit_leads_to_its_trace(metrics):
     metrics(replace(emitted(), trace=f"00-{TRACE}-00f067aa0ba902b7-01"))
 
