@@ -17,7 +17,7 @@ from eventbus.attempts import FIRST
 from eventbus.correlation import begin_in, running
 from eventbus.delivery import Decision, Delivery, Readable, is_readable
 from eventbus.driving import Begun, begin
-from eventbus.glance import Glance, Reader
+from eventbus.glance import Glance, Plan, Reader
 from eventbus.judging import HANDLED
 from eventbus.middleware.base import CallNext, Context, Middleware
 from eventbus.middleware.brackets import RunBracket, RunBrackets, run_brackets_of
@@ -102,6 +102,8 @@ class Shortcut:
         self._chain = chain
         self._around = around
         """All that stands around the listener, where it wants nothing but the event."""
+        self._last: tuple[Plan, object] | None = None
+        """How the last event was read, and the pattern of its bracket."""
         self._attempts = attempts
         self._whole = whole
         self._reader = Reader(subscription, wiring)
@@ -167,18 +169,13 @@ class Shortcut:
     def _bracket(
         self, brackets: RunBrackets, glance: Glance, delivery: Readable, context: Variables
     ) -> RunBracket | None:
-        one, plan = self._subscription, glance.plan
-        bracket = brackets.bracket(
-            glance.trace or "",
-            plan.name,
-            delivery.arrived.subject_bytes.decode(),
-            one.service,
-            one.listener,
-            glance.id,
-            glance.correlation_id,
-            1,
-            plan.version,
-        )
+        plan, last = glance.plan, self._last
+        if last is None or last[0] is not plan:
+            one, subject = self._subscription, delivery.arrived.subject_bytes.decode()
+            pattern = brackets.pattern(plan.name, plan.version, subject, one.service, one.listener)
+            last = self._last = plan, pattern
+        trace, id, related = glance.trace or "", glance.id, glance.correlation_id
+        bracket = brackets.bracket(last[1], trace, id, related, 1)
         if bracket is not None:
             bracket.activate(context)
         return bracket

@@ -1,9 +1,12 @@
-"""What a middleware may offer beside being called: to begin and to end, with no coroutine between."""
+"""What a middleware may offer beside being called: to begin and to end, with no coroutine between.
+
+It says so with an attribute ``gives_brackets``, which is True.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import Context
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from eventbus.envelope import Envelope
 from eventbus.middleware.base import EmitMiddleware, Middleware
@@ -62,17 +65,14 @@ class RunBracket(Protocol):
 class RunBrackets(Protocol):
     """A middleware around listeners that gives what it would do as a bracket."""
 
-    def bracket(  # noqa: PLR0913, PLR0917 - by position, which is quicker
-        self,
-        traceparent: str,
-        name: str,
-        subject: str,
-        service: str,
-        listener: str,
-        event_id: str,
-        correlation_id: str,
-        attempt: int,
-        version: int,
+    def pattern(
+        self, name: str, version: int, subject: str, service: str, listener: str
+    ) -> object:
+        """Return what brackets have in common that are about one event and listener."""
+        ...
+
+    def bracket(
+        self, pattern: Any, traceparent: str, event_id: str, correlation_id: str, attempt: int
     ) -> RunBracket | None:
         """Begin; None where it has to be called."""
         ...
@@ -80,10 +80,14 @@ class RunBrackets(Protocol):
 
 def run_brackets_of(middleware: Middleware) -> RunBrackets | None:
     """Return a middleware that gives brackets; None for others."""
-    return cast("RunBrackets", middleware) if hasattr(middleware, "bracket") else None
+    return cast("RunBrackets", middleware) if _gives(middleware) else None
 
 
 def brackets_of(middleware: Sequence[EmitMiddleware]) -> EmitBrackets | None:
     """Return the middleware, where it is a single one that gives brackets."""
     only = middleware[0] if len(middleware) == 1 else None
-    return cast("EmitBrackets", only) if hasattr(only, "bracket") else None
+    return cast("EmitBrackets", only) if _gives(only) else None
+
+
+def _gives(middleware: object) -> bool:
+    return getattr(middleware, "gives_brackets", False) is True

@@ -93,7 +93,8 @@ class Metrics(Counting):
         self.registry = registry
         self._known = known
         kind = SharedTallies if is_multiprocess() else Tallies
-        self._tallies = tallies = kind((clock or SystemClock()).now)
+        self._now = (clock or SystemClock()).now
+        self._tallies = tallies = kind(self._now)
         registry.register(Scrape(tallies))
         self._emits: dict[tuple[str, str], _Emits] = {}
         self._pairs: dict[tuple[str, str], _Pair] = {}
@@ -171,11 +172,12 @@ class Metrics(Counting):
         listener.in_flight.add(-1)
         pair.outcomes[outcome].add()
         trace = _recorded(one.trace) if one.trace else ""
+        at = self._now() if trace else None
         if one.duration > 0:
-            pair.duration.add(one.duration, trace)
+            pair.duration.add(one.duration, trace, at)
         if outcome is _OK and one.end_to_end is not None:
             # Clocks of two machines differ; a negative time would look like a counter reset.
-            pair.end_to_end.add(one.end_to_end if one.end_to_end > 0 else 0.0, trace)
+            pair.end_to_end.add(one.end_to_end if one.end_to_end > 0 else 0.0, trace, at)
         if one.reason is not None:
             pair.reasons[one.reason].add()
         if outcome in _FINAL:

@@ -100,6 +100,6 @@ class _SharedSpread(Spread):
         self._child = child
 
     @override
-    def add(self, value: float, trace_id: str = "") -> None:
-        super().add(value, trace_id)
+    def add(self, value: float, trace_id: str = "", at: datetime | None = None) -> None:
+        super().add(value, trace_id, at)
         self._child.observe(value)

@@ -7,7 +7,7 @@ SDK make the others.
 """
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import getrandbits
 from time import time_ns
@@ -36,12 +36,26 @@ from eventbus.telemetry.bundles import Bundles
 if TYPE_CHECKING:
     from eventbus.telemetry.provider import OwnProvider
 
-__all__ = ("LIMIT", "UNUSUAL", "More", "QuickSpan", "QuickSpans", "holding", "tell", "whole")
+__all__ = (
+    "CONVERSATION",
+    "LIMIT",
+    "MESSAGE",
+    "UNUSUAL",
+    "More",
+    "Pattern",
+    "QuickSpan",
+    "QuickSpans",
+    "holding",
+    "tell",
+    "whole",
+)
 
 LIMIT = 128
 """How many attributes, events and links a span may get beside; the default of the SDK."""
 UNUSUAL = "?"
 """Stands for a parent that isn't sampled, or has more than a ``traceparent``."""
+MESSAGE = "messaging.message.id"
+CONVERSATION = "messaging.message.conversation_id"
 _ALWAYS = "AlwaysOnSampler"
 _CONSUMER = SpanKind.CONSUMER
 _BITS = 64
@@ -58,11 +72,6 @@ _FLAGS = tuple(TraceFlags(one) for one in range(256))
 def holding(span: "QuickSpan") -> otel.Context:
     """Return the context in which a span is the active one, and nothing else is set."""
     return otel.Context({_CURRENT: span})
-
-
-def _context_of(traceparent: str, is_remote: bool) -> SpanContext:
-    flags = _FLAGS[int(traceparent[53:55], 16)]
-    return SpanContext(int(traceparent[3:35], 16), int(traceparent[36:52], 16), is_remote, flags)
 
 
 _UNSET = Status(StatusCode.UNSET)
@@ -102,7 +111,7 @@ class QuickSpans:
         self._ids = None if type(ids) is RandomIdGenerator else ids
         # Older releases of the SDK don't know this flag.
         random = getattr(ids, "is_trace_id_random", None)
-        self.flags = "03" if random is not None and random() else "01"
+        self.flags = "-03" if random is not None and random() else "-01"
         """Those of a trace that begins here."""
 
     def can_make(self, parent: str) -> bool:
@@ -131,6 +140,24 @@ class QuickSpans:
             self._processor.on_end(cast("ReadableSpan", span))
 
 
+class Pattern:
+    """What spans have in common that are about one event, sent or handled at one place."""
+
+    __slots__ = ("attributes", "facts", "kind", "name", "number")
+
+    def __init__(
+        self, name: str, kind: SpanKind, attributes: dict[str, str | int], number: str
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.facts = attributes
+        """The attributes that all have."""
+        # With room for what each has of its own.
+        self.attributes = {**attributes, MESSAGE: "", CONVERSATION: "", number: 0}
+        self.number = number
+        """What the number of each is called."""
+
+
 class QuickSpan:
     """One span; what is asked of it later it does as the SDK's.
 
@@ -138,19 +165,35 @@ class QuickSpan:
     wait at a time, and the garbage collector looks at each.
     """
 
-    def __init__(self, made_by: QuickSpans, parent: str, is_remote: bool, kind: SpanKind) -> None:
+    def __init__(
+        self, made_by: QuickSpans, pattern: Pattern, parent: str, is_remote: bool
+    ) -> None:
         self._made_by = made_by
+        self._pattern = pattern
         self._name = ""
-        self._kind = kind
+        """The one that it got instead of the pattern's."""
         self._parent = parent
         """The ``traceparent`` of the span above it; empty for a root."""
         self._is_remote = is_remote
         """Whether that is in another process."""
         self._ids = made_by.new_ids(root=not parent)
         self._traceparent = ""
+        self._event_id = ""
+        self._conversation_id = ""
+        self._number = 0
         self._more: More | None = None
         self._end = 0
         self._start = time_ns()
+
+    def use(self, pattern: Pattern) -> None:
+        """Take note what it has in common with others."""
+        self._pattern = pattern
+
+    def tell(self, event_id: str, conversation_id: str, number: int) -> None:
+        """Take note which event it is about, and of the number that its pattern names."""
+        self._event_id = event_id
+        self._conversation_id = conversation_id
+        self._number = number
 
     @property
     def traceparent(self) -> str:
@@ -161,26 +204,23 @@ class QuickSpan:
                 flags = "-03" if parent[54] in _RANDOM else "-01"
                 self._traceparent = parent[:36] + self._ids.to_bytes(8, "big").hex() + flags
             else:
-                ids, flags = self._ids.to_bytes(24, "big").hex(), self._made_by.flags
-                self._traceparent = f"00-{ids[:32]}-{ids[32:]}-{flags}"
+                ids = self._ids.to_bytes(24, "big").hex()
+                self._traceparent = "00-" + ids[:32] + "-" + ids[32:] + self._made_by.flags
         return self._traceparent
-
-    def first_name(self) -> str:
-        """Return its name, unless it got another one."""
-        return ""
-
-    def started_with(self) -> dict[str, str | int]:
-        """Return the attributes that it has from its start; made where it is exported."""
-        return {}
 
     @property
     def context(self) -> SpanContext:
         """Its ids."""
-        return _context_of(self.traceparent, False)
+        return self.get_span_context()
 
     def get_span_context(self) -> SpanContext:
         """Return its ids."""
-        return _context_of(self.traceparent, False)
+        ids, parent = self._ids, self._parent
+        if parent:
+            flags = _FLAGS[3 if parent[54] in _RANDOM else 1]
+            return SpanContext(int(parent[3:35], 16), ids, False, flags)
+        flags = _FLAGS[int(self._made_by.flags[1:], 16)]
+        return SpanContext(ids >> _BITS, ids & _SPAN_ID, False, flags)
 
     def __enter__(self) -> "QuickSpan":
         """Do nothing: it has begun."""
@@ -258,29 +298,38 @@ class QuickSpan:
 
     def whole(self) -> ReadableSpan:
         """Return what an exporter expects."""
-        more, made_by, origin = self._more or _NOTHING, self._made_by, None
-        linked: list[Link] = []
-        if self._parent:
-            origin = _context_of(self._parent, self._is_remote)
-            if self._kind is _CONSUMER:
-                linked = [Link(origin)]
-        attributes: Attributes = self.started_with()
-        if more.attributes:
-            attributes = _checked({**self.started_with(), **more.attributes})
+        more, pattern, parent = self._more or _NOTHING, self._pattern, self._parent
+        own, origin = self.get_span_context(), None
+        links: Sequence[Link] = more.links
+        if parent:
+            span_id, flags = int(parent[36:52], 16), _FLAGS[int(parent[53:55], 16)]
+            origin = SpanContext(own.trace_id, span_id, self._is_remote, flags)
+            if pattern.kind is _CONSUMER:
+                links = [Link(origin), *links] if links else (Link(origin),)
+        facts = self._attributes()
+        attributes = _checked({**facts, **more.attributes}) if more.attributes else facts
         return ReadableSpan(
-            name=self._name or self.first_name(),
-            context=self.get_span_context(),
-            parent=origin,
-            resource=made_by.resource,
-            attributes=attributes,
-            events=more.events,
-            links=[*linked, *more.links] if more.links else linked,
-            kind=self._kind,
+            self._name or pattern.name,
+            own,
+            origin,
+            self._made_by.resource,
+            attributes,
+            more.events,
+            links,
+            pattern.kind,
             status=more.status,
             start_time=self._start,
             end_time=self._end,
-            instrumentation_scope=made_by.scope,
+            instrumentation_scope=self._made_by.scope,
         )
+
+    def _attributes(self) -> dict[str, str | int]:
+        pattern = self._pattern
+        attributes = pattern.attributes.copy()
+        attributes[MESSAGE] = self._event_id
+        attributes[CONVERSATION] = self._conversation_id
+        attributes[pattern.number] = self._number
+        return attributes
 
     def close(self, raised: BaseException | None = None) -> None:
         """End it as what is within has ended."""

@@ -20,7 +20,16 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from eventbus.drivers.base import Receipt
 from eventbus.envelope import Envelope
 from eventbus.middleware.base import CallEmit, CallNext, Context
-from eventbus.telemetry.quickspan import UNUSUAL, QuickSpan, QuickSpans, holding, tell
+from eventbus.telemetry.quickspan import (
+    CONVERSATION,
+    MESSAGE,
+    UNUSUAL,
+    Pattern,
+    QuickSpan,
+    QuickSpans,
+    holding,
+    tell,
+)
 
 __all__ = ("SCOPE", "ConsumeTracing", "EmitTracing", "ProcessSpan", "SendSpan")
 
@@ -32,43 +41,64 @@ _USUAL = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _QUICK = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][13579bdf]").fullmatch
 """Of a span that is sampled."""
 _BAGGAGE = "baggage"
+_VERSION = "eventbus.event.version"
+_ATTEMPT = "eventbus.attempt"
+_SIZE = "messaging.message.body.size"
+_KEPT = 1024
+_NO_PATTERN = Pattern("", SpanKind.INTERNAL, {}, _SIZE)
 _PRODUCER, _CONSUMER = SpanKind.PRODUCER, SpanKind.CONSUMER
 SCOPE = "eventbus"
 """What the spans name as their library."""
 
 
+class _Patterns:
+    """The patterns of spans, each made once."""
+
+    def __init__(self, subject: Callable[[str], str]) -> None:
+        self._subject = subject
+        self._emits: dict[str, Pattern] = {}
+        self._runs: dict[tuple[str, int, str, str, str], Pattern] = {}
+
+    def of_emit(self, name: str, version: int) -> Pattern:
+        """Return that of the emits of an event."""
+        found = self._emits.get(name)
+        if found is None or found.facts[_VERSION] != version:
+            facts = _operation("send", name, version, self._subject(name))
+            found = self._emits[name] = Pattern(f"send {name}", _PRODUCER, facts, _SIZE)
+        return found
+
+    def of_run(
+        self, name: str, version: int, subject: str, service: str, listener: str
+    ) -> Pattern:
+        """Return that of a listener's runs on an event."""
+        key = name, version, subject, service, listener
+        found = self._runs.get(key)
+        if found is None:
+            if len(self._runs) >= _KEPT:  # anybody can publish anything
+                self._runs.clear()
+            facts = {
+                **_operation("process", name, version, subject),
+                "messaging.consumer.group.name": f"{service}__{listener}",
+                "eventbus.listener": listener,
+            }
+            found = self._runs[key] = Pattern(f"process {name}", _CONSUMER, facts, _ATTEMPT)
+        return found
+
+
 class SendSpan(QuickSpan):
     """The span of one emit."""
 
-    # The strings alone: a span that waits for its export must not keep events alive.
     def __init__(
-        self, made_by: QuickSpans, parent: str, is_remote: bool, subject: Callable[[str], str]
+        self, made_by: QuickSpans, patterns: "_Patterns", parent: str, is_remote: bool
     ) -> None:
-        super().__init__(made_by, parent, is_remote, _PRODUCER)
-        self._subject = subject
-        self._event = ""
-        self._id = ""
-        self._correlation_id = ""
-        self._size = 0
-        self._version = 0
+        super().__init__(made_by, _NO_PATTERN, parent, is_remote)
+        self._patterns = patterns
 
     def about(self, envelope: Envelope) -> None:
         """Take note what is emitted."""
-        self._event = envelope.name
-        self._id = envelope.id
-        self._correlation_id = envelope.correlation_id
-        self._size = len(envelope.body)
-        self._version = envelope.version
-
-    def first_name(self) -> str:
-        """Return its name, unless it got another one."""
-        return f"send {self._event}"
-
-    def started_with(self) -> dict[str, str | int]:
-        """Return the attributes that it has from its start."""
-        subject = self._subject(self._event)
-        id, correlation_id = self._id, self._correlation_id
-        return _sent(subject, self._event, id, correlation_id, self._size, self._version)
+        self.use(self._patterns.of_emit(envelope.name, envelope.version))
+        # The strings alone: a span that waits for its export must not keep events alive.
+        self.tell(envelope.id, envelope.correlation_id, len(envelope.body))
 
     def active(self) -> "_Active":
         """Make it the active span for a block."""
@@ -77,46 +107,6 @@ class SendSpan(QuickSpan):
 
 class ProcessSpan(QuickSpan):
     """The span of one run of a listener."""
-
-    def __init__(  # noqa: PLR0913, PLR0917 - one for each that an attribute is made of
-        self,
-        made_by: QuickSpans,
-        parent: str,
-        name: str,
-        subject: str,
-        service: str,
-        listener: str,
-        event_id: str,
-        correlation_id: str,
-        attempt: int,
-        version: int,
-    ) -> None:
-        super().__init__(made_by, parent, True, _CONSUMER)
-        self._event = name
-        self._subject = subject
-        self._service = service
-        self._listener = listener
-        self._id = event_id
-        self._correlation_id = correlation_id
-        self._attempt = attempt
-        self._version = version
-
-    def first_name(self) -> str:
-        """Return its name, unless it got another one."""
-        return f"process {self._event}"
-
-    def started_with(self) -> dict[str, str | int]:
-        """Return the attributes that it has from its start."""
-        return _handled(
-            self._event,
-            self._subject,
-            self._service,
-            self._listener,
-            self._id,
-            self._correlation_id,
-            self._attempt,
-            self._version,
-        )
 
     def activate(self, variables: Variables) -> None:
         """Make it the active span of what runs in a context, which is used for nothing else."""
@@ -131,6 +121,8 @@ class EmitTracing:
     context travels.
     """
 
+    gives_brackets = True
+
     def __init__(
         self,
         provider: trace.TracerProvider | None = None,
@@ -140,7 +132,7 @@ class EmitTracing:
         provider = provider or trace.get_tracer_provider()
         self._tracer = provider.get_tracer(SCOPE)
         self._follows = _follows_parent(provider)
-        self._subject = subject
+        self._patterns = _Patterns(subject)
         self._quick = quick
 
     def bracket(self, carried: Mapping[str, str]) -> SendSpan | None:
@@ -150,7 +142,7 @@ class EmitTracing:
             return None
         parent, is_remote = _parent_of_emit(carried)
         return (
-            SendSpan(quick, parent, is_remote, self._subject) if quick.can_make(parent) else None
+            SendSpan(quick, self._patterns, parent, is_remote) if quick.can_make(parent) else None
         )
 
     async def __call__(self, envelope: Envelope, call_next: CallEmit) -> Receipt:
@@ -164,14 +156,12 @@ class EmitTracing:
         if self._follows and _unsampled(_span_context(parent)):
             return await call_next(_carrying(envelope, parent))
         # At once, and not once it records: each setting of attributes takes a lock.
-        facts = _sent(
-            self._subject(envelope.name),
-            envelope.name,
-            envelope.id,
-            envelope.correlation_id,
-            len(envelope.body),
-            envelope.version,
-        )
+        facts: dict[str, str | int] = {
+            **self._patterns.of_emit(envelope.name, envelope.version).facts,
+            MESSAGE: envelope.id,
+            CONVERSATION: envelope.correlation_id,
+            _SIZE: len(envelope.body),
+        }
         span = self._tracer.start_span(f"send {envelope.name}", parent, _PRODUCER, facts)
         within = trace.set_span_in_context(span, parent)
         with _Within(span, within):
@@ -186,6 +176,8 @@ class ConsumeTracing:
     parent, there is no span; what the listener does then stays in the unsampled trace.
     """
 
+    gives_brackets = True
+
     def __init__(
         self, provider: trace.TracerProvider | None = None, quick: QuickSpans | None = None
     ) -> None:
@@ -193,18 +185,16 @@ class ConsumeTracing:
         self._tracer = provider.get_tracer(SCOPE)
         self._follows = _follows_parent(provider)
         self._quick = quick
+        self._patterns = _Patterns(str)
 
-    def bracket(  # noqa: PLR0913, PLR0917 - by position, which is quicker
-        self,
-        traceparent: str,
-        name: str,
-        subject: str,
-        service: str,
-        listener: str,
-        event_id: str,
-        correlation_id: str,
-        attempt: int,
-        version: int,
+    def pattern(
+        self, name: str, version: int, subject: str, service: str, listener: str
+    ) -> Pattern:
+        """Return what the spans of one listener's runs on one event have in common."""
+        return self._patterns.of_run(name, version, subject, service, listener)
+
+    def bracket(
+        self, pattern: Pattern, traceparent: str, event_id: str, correlation_id: str, attempt: int
     ) -> ProcessSpan | None:
         """Begin the span of a run; None where that is for the SDK."""
         quick = self._quick
@@ -212,18 +202,9 @@ class ConsumeTracing:
             return None
         if traceparent and _QUICK(traceparent) is None:
             return None
-        return ProcessSpan(
-            quick,
-            traceparent,
-            name,
-            subject,
-            service,
-            listener,
-            event_id,
-            correlation_id,
-            attempt,
-            version,
-        )
+        span = ProcessSpan(quick, pattern, traceparent, True)
+        span.tell(event_id, correlation_id, attempt)
+        return span
 
     async def __call__(self, context: Context, call_next: CallNext) -> None:
         """Run the rest of the chain within a span."""
@@ -239,11 +220,17 @@ class ConsumeTracing:
             with _Active(parent):
                 await call_next(context)
             return
+        facts: dict[str, str | int] = {
+            **self._pattern_of(context).facts,
+            MESSAGE: context.id,
+            CONVERSATION: context.correlation_id,
+            _ATTEMPT: context.attempt,
+        }
         span = self._tracer.start_span(
             f"process {context.name}",
             parent,
             _CONSUMER,
-            _facts(context),
+            facts,
             links=[Link(origin)] if origin.is_valid else None,
         )
         with _Within(span, trace.set_span_in_context(span, parent)):
@@ -252,19 +239,15 @@ class ConsumeTracing:
     def _bracket(self, context: Context) -> ProcessSpan | None:
         carried = context.trace
         traceparent = carried.get(_TRACEPARENT, "") if carried else ""
-        if len(carried) != bool(traceparent):
+        if len(carried) != bool(traceparent) or self._quick is None:
             return None
-        return self.bracket(
-            traceparent,
-            context.name,
-            context.subject,
-            context.service,
-            context.listener,
-            context.id,
-            context.correlation_id,
-            context.attempt,
-            context.version,
-        )
+        pattern = self._pattern_of(context)
+        id, correlation_id, attempt = context.id, context.correlation_id, context.attempt
+        return self.bracket(pattern, traceparent, id, correlation_id, attempt)
+
+    def _pattern_of(self, context: Context) -> Pattern:
+        name, subject, service = context.name, context.subject, context.service
+        return self.pattern(name, context.version, subject, service, context.listener)
 
 
 def _surrounding(carried: Mapping[str, str]) -> otel.Context:
@@ -353,65 +336,14 @@ def _carrying(envelope: Envelope, context: otel.Context) -> Envelope:
     return replace(envelope, trace=carrier)
 
 
-def _operation(operation: str, name: str, subject: str) -> dict[str, str]:
-    """Return what a sampler may want to know when the span starts."""
+def _operation(operation: str, name: str, version: int, subject: str) -> dict[str, str | int]:
     return {
         "messaging.system": "nats",
         "messaging.operation.name": operation,
         "messaging.operation.type": operation,
         "messaging.destination.name": subject,
         "messaging.destination.template": name,
-    }
-
-
-def _sent(
-    subject: str,
-    name: str,
-    event_id: str,
-    correlation_id: str,
-    size: int,
-    version: int,
-) -> dict[str, str | int]:
-    return {
-        **_operation("send", name, subject),
-        "messaging.message.id": event_id,
-        "messaging.message.conversation_id": correlation_id,
-        "messaging.message.body.size": size,
-        "eventbus.event.version": version,
-    }
-
-
-def _facts(context: Context) -> dict[str, str | int]:
-    return _handled(
-        context.name,
-        context.subject,
-        context.service,
-        context.listener,
-        context.id,
-        context.correlation_id,
-        context.attempt,
-        context.version,
-    )
-
-
-def _handled(  # noqa: PLR0913, PLR0917 - one for each that an attribute is made of
-    name: str,
-    subject: str,
-    service: str,
-    listener: str,
-    event_id: str,
-    correlation_id: str,
-    attempt: int,
-    version: int,
-) -> dict[str, str | int]:
-    return {
-        **_operation("process", name, subject),
-        "messaging.consumer.group.name": f"{service}__{listener}",
-        "messaging.message.id": event_id,
-        "messaging.message.conversation_id": correlation_id,
-        "eventbus.listener": listener,
-        "eventbus.attempt": attempt,
-        "eventbus.event.version": version,
+        _VERSION: version,
     }
 
 

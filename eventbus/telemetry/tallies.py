@@ -57,13 +57,16 @@ class Spread:
         self.seen: dict[int, Seen] = {}
         """The last measurement with a trace, by bucket."""
 
-    def add(self, value: float, trace_id: str = "") -> None:
-        """Count a measurement; with a trace, show this one as the example of its bucket."""
+    def add(self, value: float, trace_id: str = "", at: datetime | None = None) -> None:
+        """Count a measurement; with a trace, show this one as the example of its bucket.
+
+        ``at`` is when it was taken: now where None.
+        """
         bucket = bisect_left(self._bounds, value)
         self.counts[bucket] += 1
         self.sum += value
         if trace_id:
-            self.seen[bucket] = trace_id, value, self._now()
+            self.seen[bucket] = trace_id, value, at or self._now()
 
 
 class Tallies:

@@ -21,8 +21,10 @@ from typing_extensions import override
 from eventbus.telemetry.bundles import LARGEST, Bundle, Bundles
 from eventbus.telemetry.exporting import BundlingProcessor, WholeSpans
 from eventbus.telemetry.provider import OwnProvider
-from eventbus.telemetry.quickspan import QuickSpan, QuickSpans
+from eventbus.telemetry.quickspan import Pattern, QuickSpan, QuickSpans
 from eventbus.telemetry.spans import SCOPE
+
+PATTERN = Pattern("work", SpanKind.INTERNAL, {}, "work.size")
 
 
 class Parts(SpanExporter):
@@ -51,7 +53,7 @@ def spans_to(
 
 def make(spans: QuickSpans, count: int) -> list[int]:
     """Begin and end spans; return their ids."""
-    made = [QuickSpan(spans, "", False, SpanKind.INTERNAL) for _ in range(count)]
+    made = [QuickSpan(spans, PATTERN, "", False) for _ in range(count)]
     for one in made:
         one.end()
     return [one.context.span_id for one in made]
@@ -196,9 +198,7 @@ def test_a_quick_span_can_all_that_a_span_can() -> None:
 
 def test_a_quick_span_ends_with_its_block() -> None:
     exporter = InMemorySpanExporter()
-    span = QuickSpan(
-        spans_to(SimpleSpanProcessor(WholeSpans(exporter))), "", False, SpanKind.INTERNAL
-    )
+    span = QuickSpan(spans_to(SimpleSpanProcessor(WholeSpans(exporter))), PATTERN, "", False)
 
     with span as entered:
         assert entered is span
