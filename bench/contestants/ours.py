@@ -76,7 +76,11 @@ async def emit_many(url: str, events: int) -> Result:
 
 
 async def consume(url: str, events: int, make: Make = service_of) -> Result:
-    """Handle stored events with an async typed listener; each is acknowledged."""
+    """Handle stored events with an async typed listener; each is acknowledged.
+
+    As the others', the connection stands before. The durable is made, and all acknowledgements
+    are confirmed, within the time.
+    """
     async with make(url) as service:
         for first in range(0, events, 10_000):
             numbers = range(first, min(events, first + 10_000))
@@ -90,9 +94,9 @@ async def consume(url: str, events: int, make: Make = service_of) -> Result:
             done.set()
 
     service = make(url)
-    service.subscribe(OrderPlaced, take, start="all", concurrency=500)
+    await service.start()
     with Meter() as meter:
-        await service.start()
+        await service.subscribe(OrderPlaced, take, start="all", concurrency=500)
         await done.wait()
         await service.stop()
     return meter.result(events)
