@@ -17,7 +17,7 @@ COMPILED = """
     immediate judging lot owner pipeline records routing shortcut subject subscription telling
     stores.base template unresolved wiring
     drivers.pipelined drivers.plain drivers.receipt drivers.sync
-    drivers.jetstream.acks drivers.jetstream.checks drivers.jetstream.consumer
+    drivers.jetstream.acks drivers.jetstream.checks drivers.jetstream.connection drivers.jetstream.consumer
     drivers.jetstream.frame drivers.jetstream.lane drivers.jetstream.link
     drivers.jetstream.message drivers.jetstream.pinned drivers.jetstream.pipe drivers.jetstream.progress
     drivers.jetstream.publisher
