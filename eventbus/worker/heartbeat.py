@@ -23,25 +23,32 @@ class Heartbeat:
         self._now = clock.monotonic
         self._held: dict[float, dict[Delivery, float]] = {}
         """When each was last heard of, by how often that has to be."""
+        self._wait = -1.0
+        self._last: dict[Delivery, float] = {}
         self._shortest = 1.0
         self._some = asyncio.Event()
 
     def hold(self, delivery: Delivery, ack_wait: float) -> None:
         """Begin with a delivery that was received now."""
-        every = ack_wait / BEATS
-        held = self._held.get(every)
-        if held is None:
-            held = self._held[every] = {}
-            self._shortest = min(self._shortest, every)
+        held = self._last if ack_wait == self._wait else self._by(ack_wait)
         if not held:
             self._some.set()
         held[delivery] = self._now()
 
     def release(self, delivery: Delivery, ack_wait: float) -> None:
         """End with a delivery."""
-        held = self._held.get(ack_wait / BEATS)
-        if held is not None:
-            held.pop(delivery, None)
+        held = self._last if ack_wait == self._wait else self._by(ack_wait)
+        held.pop(delivery, None)
+
+    def _by(self, ack_wait: float) -> dict[Delivery, float]:
+        """Return those of an ack wait, which are the next one's too nearly always."""
+        every = ack_wait / BEATS
+        held = self._held.get(every)
+        if held is None:
+            held = self._held[every] = {}
+            self._shortest = min(self._shortest, every)
+        self._wait, self._last = ack_wait, held
+        return held
 
     async def run(self) -> None:
         """Beat until cancelled; where nothing is held, no time passes here."""

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from eventbus.delivery import Delivery
-from eventbus.drivers.jetstream.message import Place, place_of
+from eventbus.drivers.jetstream.message import AckSubjects, Place, place_of
 from eventbus.embedded import NatsServer
 from eventbus.errors import SettleError
 from tests.integration.rig import Taken, consuming, driver_of, event, listener, pending, plain
@@ -224,6 +224,21 @@ def test_an_ack_subject_of_either_form_tells_the_place() -> None:
     third = place_of("$JS.ACK.hub.szMpdrwD.EVENTS.mailer__welcome.2.17.9.1795232829629313582.4.r")
 
     assert (first, second, third) == (expected, expected, expected)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "$JS.ACK.EVENTS.mailer__welcome.2.17.9.1795232829629313582.4",
+        "$JS.ACK._.szMpdrwD.EVENTS.mailer__welcome.2.17.9.1795232829629313582.4",
+        "$JS.ACK.EVENTS.mailer__other.2.17.9.1795232829629313582.4",
+        "$JS.ACK.EVENTS.mailer__welcome.x.17.9.1795232829629313582.4",
+        "$JS.ACK.EVENTS.mailer__welcome.2.17.9.4",
+        "",
+    ],
+)
+def test_what_a_durable_reads_of_its_ack_subjects_is_what_they_say(reply: str) -> None:
+    assert AckSubjects("EVENTS", "mailer__welcome").place(reply) == place_of(reply)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from eventbus.drivers.jetstream.api import (
 from eventbus.drivers.jetstream.connection import Connection, pause_after
 from eventbus.drivers.jetstream.frame import reply_of
 from eventbus.drivers.jetstream.link import Link
-from eventbus.drivers.jetstream.message import NAK, JetStreamDelivery, Lease, place_of
+from eventbus.drivers.jetstream.message import NAK, AckSubjects, JetStreamDelivery, Lease
 from eventbus.drivers.jetstream.peer import Raw, Subscription
 from eventbus.drivers.jetstream.progress import Progress
 from eventbus.drivers.jetstream.topology import Topology
@@ -75,6 +75,7 @@ class PullConsumer:
         self._released = self._release
         self._progress = Progress(outside.stream, spec.durable)
         self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{outside.stream}.{spec.durable}"
+        self._ack_subjects = AckSubjects(outside.stream, spec.durable)
         self._slots = spec.slots
         self._step = max(1, spec.slots // 4)
         self._trouble = Trouble()
@@ -279,7 +280,7 @@ class PullConsumer:
             self._take_status(raw, code)
 
     def _take_message(self, raw: Raw, reply: str) -> None:
-        place = place_of(reply)
+        place = self._ack_subjects.place(reply)
         if place is None:
             return
         if self._trouble or self._failures:

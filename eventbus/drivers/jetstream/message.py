@@ -20,7 +20,7 @@ from eventbus.envelope import Message
 from eventbus.errors import NotAuthorizedError, NotConnectedError, SettleError
 from eventbus.record import quick
 
-__all__ = ("JetStreamDelivery", "Lease", "Place", "nak_body", "place_of")
+__all__ = ("AckSubjects", "JetStreamDelivery", "Lease", "Place", "nak_body", "place_of")
 
 NAK = b"-NAK"
 TERM = b"+TERM"
@@ -68,6 +68,32 @@ def place_of(reply: str) -> Place | None:
         )
     except ValueError:
         return None
+
+
+class AckSubjects:
+    """Reads the ack subjects of one durable as `place_of` does, and what they share only once."""
+
+    def __init__(self, stream: str, durable: str) -> None:
+        self._stream = stream
+        self._durable = durable
+        self._shared = f"{_ACK_PREFIX}{stream}.{durable}"
+
+    def place(self, reply: str) -> Place | None:
+        """Return what an ack subject says; None if it is none."""
+        words = reply.rsplit(".", 5)
+        if len(words) != 6 or words[0] != self._shared:
+            return place_of(reply)
+        try:
+            return Place(
+                self._stream,
+                self._durable,
+                int(words[1]),
+                int(words[2]),
+                int(words[3]),
+                int(words[4]),
+            )
+        except ValueError:
+            return None
 
 
 def nak_body(delay: float) -> bytes:
