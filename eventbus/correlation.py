@@ -93,7 +93,7 @@ def begin_in(scoped: Scoped, coroutine: Coroutine[object, object, object]) -> Be
     return begin_where(coroutine, _current, scoped)
 
 
-def entered(scope: Scope) -> "_Entered":
+def entered(scope: Scope | Scoped) -> "_Entered":
     """Make a scope the current one for the duration of a block, tasks started in it included."""
     return _Entered(scope)
 
@@ -103,10 +103,10 @@ class _Entered:
 
     __slots__ = ("_scope", "_token")
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope | Scoped) -> None:
         self._scope = scope
 
-    def __enter__(self) -> Scope:
+    def __enter__(self) -> Scope | Scoped:
         self._token = _current.set(self._scope)
         return self._scope
 

@@ -26,6 +26,7 @@ from eventbus.postponed import Postponed
 from eventbus.routing import Choose, Publishing, Route, Way, Ways
 from eventbus.stores.base import Transaction, open_transaction, outside_transactions
 from eventbus.telling import Telling
+from eventbus.template import template_of
 from eventbus.unresolved import Unresolved
 
 __all__ = ("Choose", "Emitter", "Publishing", "Route")
@@ -110,8 +111,9 @@ class Emitter:
 
     def _deferred(self, way: Way, envelope: Envelope, options: EmitOptions) -> bool:
         """Have an event's listeners run after the commit; False where they are to run now."""
-        spec = envelope.event.event_spec
-        waits = options.get("after_commit", spec is not None and spec.after_commit)
+        event, waits = envelope.event, options.get("after_commit")
+        if waits is None:
+            waits = template_of(event).waits_for_commit(event)
         waits = waits or envelope.due is not None
         transaction = open_transaction() if waits and not options.get("immediate") else None
         if transaction is None:

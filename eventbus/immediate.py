@@ -1,13 +1,14 @@
 """One listener on an event of this process, at once: the chain, the context, the signals."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import partial
-from typing import cast
+from types import CoroutineType
+from typing import TypeAlias, cast
 from uuid import UUID
 
 from eventbus import codec
@@ -15,6 +16,7 @@ from eventbus import headers as h
 from eventbus.calling import failure_of, read_for, scope_of, tell_failed
 from eventbus.correlation import Scope, entered
 from eventbus.delivery import Outcome
+from eventbus.driving import begin
 from eventbus.envelope import Envelope, Message
 from eventbus.errors import CodecError, Discard, SchemaError
 from eventbus.event import Data, Event
@@ -22,11 +24,23 @@ from eventbus.middleware.base import CallNext, Context, chain
 from eventbus.middleware.timeout import Timeout
 from eventbus.stores.base import open_transaction
 from eventbus.subscription import Subscription
-from eventbus.telemetry.signals import ListenerStarted, Received, Returned, Settled, is_watched
+from eventbus.telemetry.signals import (
+    Audience,
+    Audiences,
+    ListenerStarted,
+    Received,
+    Returned,
+    Settled,
+    count_handled,
+    count_received,
+    is_watched,
+    tell,
+)
 from eventbus.wiring import Wiring, layers_of
 
 __all__ = ("ImmediateListener",)
 
+_Call: TypeAlias = Coroutine[object, object, object]
 _NO_CONTEXT = cast("Context", None)
 """For handlers that don't look at it."""
 _OK = Outcome.OK  # a class of enumeration takes its time to look up a member
@@ -52,15 +66,18 @@ class ImmediateListener:
         self._subscription = subscription
         self._wiring = wiring
         self._durable = subscription.durable
+        self._monotonic = wiring.clock.monotonic
         self._taken: dict[type[Event], bool] = {}
         layers = layers_of(subscription, wiring)
         self._chain: CallNext = chain(layers, self._call)
         only = layers[0] if len(layers) == 1 else None
         self._bare = only if isinstance(only, Timeout) and not subscription.takes_context else None
+        """All that stands around the listener, where it wants nothing but the event."""
+        self._audiences = Audiences(wiring.observe, subscription.listener)
 
     async def handle(self, envelope: Envelope) -> Exception | None:
         """Run it on an event that was emitted in this process."""
-        if self._takes(envelope) and _is_fixed(envelope.event):
+        if self._takes(envelope) and _are_fixed(envelope.event.__dict__.values()):
             run = self._run if self._subscription.after_commit else self._run_now
             return await run(envelope)
         subject = self._wiring.subjects.event(envelope.name)
@@ -103,32 +120,42 @@ class ImmediateListener:
 
     async def _run_now(self, envelope: Envelope) -> Exception | None:
         wiring, error = self._wiring, None
-        self._tell_begun(envelope)
-        started = wiring.clock.monotonic()
+        audience = self._audiences.of(envelope.name)
+        self._tell_begun(audience, envelope)
+        started = self._monotonic()
         try:
-            with entered(scope_of(envelope, self._durable)):
+            with entered(_Inherited(envelope, self._durable)):
                 if envelope.expires is not None:
                     self._check_expiry(envelope.expires)
-                waiting = self._begun(envelope)
+                waiting = self._begun(envelope, started)
                 if waiting is not None:
                     await waiting
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - the emitter gets it
             error = self._failure(envelope, exc)
+        if error is None:
+            self._tell_handled(audience, envelope, self._monotonic() - started)
+            return None
         if is_watched(wiring.observe, Settled):
-            duration = wiring.clock.monotonic() - started
-            wiring.observe(self._settled(envelope, error, duration))
-        return None if error is None else await self._ended(envelope, error)
+            wiring.observe(self._settled(envelope, error, self._monotonic() - started))
+        return await self._ended(envelope, error)
 
     def _check_expiry(self, expires: datetime) -> None:
         if self._wiring.clock.now() >= expires:
             raise Discard(f"expired at {h.render_time(expires)}")
 
-    def _begun(self, envelope: Envelope) -> Awaitable[None] | None:
+    def _begun(self, envelope: Envelope, started: float) -> Awaitable[object] | None:
         """Begin the chain, or without one the listener that looks at nothing but the event."""
         if self._bare is None or _asked.get() is not None:
             return self._chain(self._context(envelope))
         one = self._subscription
-        return self._bare.begin(one.handler(envelope.event, _NO_CONTEXT), one.listener)
+        call: Awaitable[object] = one.handler(envelope.event, _NO_CONTEXT)
+        plain = cast("_Call", call) if type(call) is CoroutineType else _awaiting(call)
+        # What never waits can't be ended either, and needs no timer.
+        waiting = begin(plain)
+        if waiting is None:
+            return None
+        began = asyncio.get_running_loop().time() - (self._monotonic() - started)
+        return self._bare.wait(waiting, began, one.listener)
 
     async def _ended(self, envelope: Envelope, error: Exception) -> Exception | None:
         """Return what goes to the emitter, once the listener's ``failed`` was told."""
@@ -171,16 +198,24 @@ class ImmediateListener:
     def _behind(self, envelope: Envelope) -> Scope:
         return scope_of(envelope, f"{self._subscription.durable}:failed")
 
-    def _tell_begun(self, envelope: Envelope) -> None:
-        one, observe = self._subscription, self._wiring.observe
-        name, service, listener = envelope.name, one.service, one.listener
-        if is_watched(observe, Received):
-            observe(Received(name, service, listener, False))
-        if is_watched(observe, ListenerStarted):
-            started = ListenerStarted(
-                name, envelope.id, service, listener, 1, envelope.correlation_id
-            )
-            observe(started)
+    def _tell_begun(self, audience: Audience, envelope: Envelope) -> None:
+        count_received(audience)
+        one, name = self._subscription, envelope.name
+        if audience.received:
+            tell(audience.received, Received(name, one.service, one.listener, False))
+        if audience.started:
+            service, listener, related = one.service, one.listener, envelope.correlation_id
+            begun = ListenerStarted(name, envelope.id, service, listener, 1, related)
+            tell(audience.started, begun)
+
+    def _tell_handled(self, audience: Audience, envelope: Envelope, duration: float) -> None:
+        if audience.counters:
+            now, trace = self._wiring.clock.now(), envelope.trace
+            elapsed = (now - (envelope.due or envelope.time)).total_seconds()
+            traceparent = trace.get("traceparent", "") if trace else ""
+            count_handled(audience, duration, elapsed, traceparent)
+        if audience.settled:
+            tell(audience.settled, self._settled(envelope, None, duration))
 
     def _settled(self, envelope: Envelope, error: Exception | None, duration: float) -> Settled:
         one, wiring = self._subscription, self._wiring
@@ -235,9 +270,30 @@ class ImmediateListener:
         )
 
 
+class _Inherited:
+    """What the emits of one run inherit; most listeners emit nothing."""
+
+    __slots__ = ("_envelope", "_place", "_scope")
+
+    def __init__(self, envelope: Envelope, place: str) -> None:
+        self._envelope = envelope
+        self._place = place
+        self._scope: Scope | None = None
+
+    def scope(self) -> Scope:
+        """Return it, each time the same."""
+        if self._scope is None:
+            self._scope = scope_of(self._envelope, self._place)
+        return self._scope
+
+
+async def _awaiting(call: Awaitable[object]) -> None:
+    await call
+
+
 def _is_fixed(value: object) -> bool:
     """Tell whether nobody can change a value, so that emitter and listeners may share it."""
-    if isinstance(value, Data):
+    if Data in type(value).__mro__:  # quicker than to ask pydantic's class
         return _are_fixed(vars(value).values())
     if isinstance(value, (tuple, frozenset)):
         return _are_fixed(cast("tuple[object, ...]", value))

@@ -153,7 +153,7 @@ class Ways:
         """
         name = options.get("driver")
         if name is None:
-            spec = event.event_spec
+            spec = None if template_of(event).goes_along(event) else event.event_spec
             name = None if spec is None else spec.driver
             if name is None and self._choose is not None:
                 name = self._choose(event)

@@ -26,11 +26,9 @@ from eventbus.records import glanced_of, handled_of
 from eventbus.settlement import Run
 from eventbus.subscription import Subscription
 from eventbus.telemetry.signals import (
-    Audience,
+    Audiences,
     ListenerStarted,
-    Observers,
     Received,
-    audience_of,
     count_handled,
     count_received,
     tell,
@@ -108,8 +106,7 @@ class Shortcut:
         self._whole = whole
         self._reader = Reader(subscription, wiring)
         self._monotonic = wiring.clock.monotonic
-        self._audiences: dict[str, Audience] = {}
-        self._changes = -1
+        self._audiences = Audiences(wiring.observe, subscription.listener)
         self._now: datetime | None = None
         """When it is, until the turn of the loop ends."""
 
@@ -141,30 +138,29 @@ class Shortcut:
             return self._failed(glance, delivery, exc, started, aftermath)
         one = _Handled(self, glance, delivery, aftermath)
         if waiting is not None:
-            return self._wait(one, self._limited(around, waiting, bracket, started), started)
+            return self._wait(one, _Left(around, waiting, bracket), started)
         _close(bracket)
         one.ack_soon(self._monotonic() - started)
         return None
 
-    async def _wait(self, one: "_Handled", waiting: Awaitable[object], started: float) -> None:
+    async def _wait(self, one: "_Handled", left: "_Left", started: float) -> None:
+        # What waits is made here, and not before: this may be cancelled before it runs at all.
         try:
-            await waiting
+            await self._limited(left, started)
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - dispatch judges it
             rest = self._failed(one.glance, one.delivery, exc, started, one.aftermath)
         else:
             return one.ack_soon(self._monotonic() - started)
         await rest
 
-    def _limited(
-        self, around: "Around | None", waiting: Begun, bracket: RunBracket | None, started: float
-    ) -> Awaitable[object]:
+    def _limited(self, left: "_Left", started: float) -> Awaitable[object]:
         """Return what waits for as long as a run may take that began at some time."""
-        if around is None:
-            return waiting
+        if left.around is None:
+            return left.waiting
         began = asyncio.get_running_loop().time() - (self._monotonic() - started)
         # Within the limit, as the middleware would be.
-        rest = waiting if bracket is None else _closing(waiting, bracket)
-        return around.limit.wait(rest, began, self._subscription.listener)
+        rest = left.waiting if left.bracket is None else _closing(left.waiting, left.bracket)
+        return left.around.limit.wait(rest, began, self._subscription.listener)
 
     def _bracket(
         self, brackets: RunBrackets, glance: Glance, delivery: Readable, context: Variables
@@ -191,7 +187,7 @@ class Shortcut:
 
     def _tell_begun(self, glance: Glance) -> None:
         one, name = self._subscription, glance.plan.name
-        audience = self._audience(name)
+        audience = self._audiences.of(name)
         count_received(audience)
         if audience.received:
             tell(audience.received, Received(name, one.service, one.listener, False))
@@ -200,23 +196,10 @@ class Shortcut:
             begun = ListenerStarted(name, glance.id, service, listener, 1, related)
             tell(audience.started, begun)
 
-    def _audience(self, name: str) -> Audience:
-        """Return who is told of an event's deliveries; looked up again where observers changed."""
-        observe = self._wiring.observe
-        changes = observe.changes if isinstance(observe, Observers) else 0
-        if changes != self._changes:
-            self._audiences.clear()
-            self._changes = changes
-        found = self._audiences.get(name)
-        if found is None:
-            found = audience_of(observe, name, self._subscription.listener)
-            self._audiences[name] = found
-        return found
-
     def told(self, one: "_Handled") -> None:
         """Tell that the server knows that a delivery is handled."""
         glance, now = one.glance, self._now
-        audience = self._audience(glance.plan.name)
+        audience = self._audiences.of(glance.plan.name)
         if now is None:
             now = self._now = self._wiring.clock.now()
             asyncio.get_running_loop().call_soon(self._end_turn)
@@ -300,6 +283,17 @@ class Around:
 
     limit: Timeout
     brackets: RunBrackets | None = None
+
+
+class _Left:
+    """What is left of a run that waits."""
+
+    __slots__ = ("around", "bracket", "waiting")
+
+    def __init__(self, around: Around | None, waiting: Begun, bracket: RunBracket | None) -> None:
+        self.around = around
+        self.waiting = waiting
+        self.bracket = bracket
 
 
 def around_of(layers: Sequence[Middleware]) -> Around | None:

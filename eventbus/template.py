@@ -14,6 +14,7 @@ class Template:
     """What all events of a class have alike. A class of pydantic is asked slowly."""
 
     __slots__ = (
+        "_after_commit",
         "_field",
         "_goes_along",
         "_is_plain",
@@ -37,6 +38,7 @@ class Template:
         self.expires = spec.expires
         self._is_plain = declared is not None and spec.kind != "state"
         self._goes_along = self._is_plain and spec.driver is None
+        self._after_commit = self._is_plain and spec.after_commit
         self._field = spec.key if event.event_key is Event.event_key else None
         """What `Event.event_key` reads."""
 
@@ -53,6 +55,13 @@ class Template:
             return True
         spec = event.event_spec
         return spec is None or (spec.driver is None and spec.kind != "state")
+
+    def waits_for_commit(self, event: Event) -> bool:
+        """Tell whether its listeners in this process run after the commit of a transaction."""
+        if self._is_plain:
+            return self._after_commit
+        spec = event.event_spec
+        return spec is not None and spec.after_commit
 
     def key_of(self, event: Event) -> object:
         """Return what `Event.event_key` does."""

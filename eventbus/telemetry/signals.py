@@ -17,6 +17,7 @@ from eventbus.telemetry.outbox import OutboxSignal
 
 __all__ = (
     "Audience",
+    "Audiences",
     "Cancelled",
     "Counter",
     "Counting",
@@ -33,7 +34,6 @@ __all__ = (
     "Stopped",
     "Stuck",
     "TickFailed",
-    "audience_of",
     "count_handled",
     "count_received",
     "is_watched",
@@ -331,11 +331,25 @@ def count_handled(audience: Audience, duration: float, end_to_end: float, trace:
             _log.exception("counter %r failed", counter)
 
 
-def audience_of(observe: Observer, name: str, listener: str) -> Audience:
-    """Return who is told of the usual deliveries of an event to a listener, as it is now."""
-    return (observe if isinstance(observe, Observers) else Observers((observe,))).audience(
-        name, listener
-    )
+class Audiences:
+    """The audiences of one listener, each looked up again where observers came or went."""
+
+    def __init__(self, observe: Observer, listener: str) -> None:
+        self._observers = observe if isinstance(observe, Observers) else Observers((observe,))
+        self._listener = listener
+        self._known: dict[str, Audience] = {}
+        self._changes = self._observers.changes
+
+    def of(self, name: str) -> Audience:
+        """Return who is told of an event's deliveries."""
+        observers = self._observers
+        if observers.changes != self._changes:
+            self._known.clear()
+            self._changes = observers.changes
+        found = self._known.get(name)
+        if found is None:
+            found = self._known[name] = observers.audience(name, self._listener)
+        return found
 
 
 def _taker(observer: Observer, kind: type) -> Observer | None:

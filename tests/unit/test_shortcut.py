@@ -1,7 +1,9 @@
 """The shortcut: nothing is different on it but what it costs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import gc
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import timedelta
@@ -387,3 +389,20 @@ async def test_a_listener_whose_span_is_taken_apart_needs_no_waiting(bench: Benc
 
     assert await is_plain(bench.dispatcher(welcome), bench.delivery())  # type: ignore[arg-type]
     assert [one.name for one in exporter.get_finished_spans()] == ["process user.created"]
+
+
+async def test_a_run_that_is_cancelled_before_it_goes_on_leaves_no_coroutine_behind(
+    bench: Bench,
+) -> None:
+    tracing, _ = traced()
+    bench.middleware = (tracing,)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+
+        rest = bench.dispatcher(suspend).begin(bench.delivery(), Afterwards())
+        assert isinstance(rest, Coroutine)
+        rest.close()
+        del rest
+        gc.collect()
+
+    assert [str(one.message) for one in warned if one.category is RuntimeWarning] == []
