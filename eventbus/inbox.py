@@ -105,7 +105,9 @@ class Inboxes:
     async def __aexit__(self, *exc: object) -> None:
         """Close the database."""
         if self._engine is not None:
-            await self._engine.dispose()
+            from eventbus.stores.sql.engine import dispose
+
+            await dispose(self._engine)
             self._engine = None
 
     async def prune(self) -> None:

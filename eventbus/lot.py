@@ -22,7 +22,7 @@ __all__ = ("LEAST", "Asked", "Lot", "Result", "is_event")
 _NO_OPTIONS: Final[EmitOptions] = {}
 LEAST: Final = 16
 """Events from which on it is worth it."""
-AHEAD = 256
+AHEAD: Final = 256
 """How many are on their way at once, and how many ask the server more than that.
 
 With more, what is on its way no longer fits the processor's cache; with less, the server waits.

@@ -37,6 +37,7 @@ class RelayJob:
             SettingsError: The stores don't work with that database, or a package is missing.
         """
         engine = engine_of(self._url)
+        from eventbus.stores.sql.engine import dispose
         from eventbus.stores.sql.outbox import SqlOutbox
 
         outbox = SqlOutbox(engine, self._clock, source=self._source)
@@ -46,7 +47,7 @@ class RelayJob:
             await Relay(outbox, self._relaying).run()
         finally:
             outbox.close()
-            await engine.dispose()
+            await dispose(engine)
 
     async def _is_prepared(self, prepare: Callable[[], Awaitable[None]]) -> bool:
         try:

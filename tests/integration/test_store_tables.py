@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, insert, inspect, select
+from sqlalchemy import delete, event, insert, inspect, select
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventbus.errors import SettingsError, StoreError
 from eventbus.stores.sql import tables
-from eventbus.stores.sql.engine import create_tables, engine_of, opened
+from eventbus.stores.sql.engine import create_tables, dispose, engine_of, opened
 from tests.cli.shell import cli, until
 from tests.postgres import Postgres
 
@@ -45,6 +45,29 @@ async def test_missing_tables_are_created_and_others_stay(database_url: str) -> 
     assert (first, second) == (NAMES, ())
     assert kept == ["a"]
     assert sorted(lanes) == list(range(tables.LANES))
+
+
+async def test_all_connections_are_closed_also_where_that_is_cancelled(database_url: str) -> None:
+    engine = engine_of(database_url)
+    closed: list[object] = []
+    begun = asyncio.Event()
+
+    @event.listens_for(engine.sync_engine.pool, "close")
+    def closes(connection: object, _: object) -> None:
+        closed.append(connection)
+        begun.set()
+
+    async with engine.connect(), engine.connect(), engine.connect():
+        pass
+
+    async with asyncio.TaskGroup() as group:
+        closing = group.create_task(dispose(engine))
+        await begun.wait()
+        closing.cancel()
+        await asyncio.wait((closing,))
+
+    assert closing.cancelled()
+    assert len(closed) == 3
 
 
 async def test_processes_may_create_the_tables_at_once(database_url: str) -> None:
