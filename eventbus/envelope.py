@@ -181,7 +181,7 @@ class Envelope:
 
 def _key(event: Event, spec: EventSpec, key: object) -> str | None:
     if key is None and spec.key is not None:
-        key = event.event_key()
+        key = template_of(event).key_of(event)
     if key is None:
         if spec.kind == "state":
             problem = "a state event is kept by its key, which is missing"

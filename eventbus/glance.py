@@ -171,6 +171,8 @@ class Reader:
         one = delivery.arrived
         head = one.head
         is_same = head.startswith(self._before) and one.subject_bytes == self._subject
+        # Another head may begin with this one.
+        is_same = is_same and head.startswith(_FIRST_OWN, len(self._before))
         cut = len(self._before) if is_same else head.find(_FIRST_OWN)
         own = _OWN(head[cut:].decode("latin-1")) if cut > 0 else None
         if own is None:

@@ -1,8 +1,11 @@
 """`Template`: what an emit asks of the class of its event, looked up once for each class."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from eventbus.event import METADATA, Event, EventSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ("Template", "template_of")
 
@@ -69,7 +72,8 @@ class Template:
             value: object = getattr(event, self._field)
             if type(value) is str:
                 return value
-        return event.event_key()
+        own: Callable[[], object] = event.event_key  # a user's may return anything
+        return own()
 
 
 _templates: Final[dict[type[Event], Template]] = {}

@@ -6,7 +6,7 @@ It says so with an attribute ``gives_brackets``, which is True.
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import Context
-from typing import Any, Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from eventbus.envelope import Envelope
 from eventbus.middleware.base import EmitMiddleware, Middleware
@@ -19,6 +19,8 @@ __all__ = (
     "brackets_of",
     "run_brackets_of",
 )
+
+PatternT = TypeVar("PatternT")
 
 
 class Bracket(Protocol):
@@ -62,25 +64,30 @@ class RunBracket(Protocol):
         ...
 
 
-class RunBrackets(Protocol):
+class RunBrackets(Protocol[PatternT]):
     """A middleware around listeners that gives what it would do as a bracket."""
 
     def pattern(
         self, name: str, version: int, subject: str, service: str, listener: str
-    ) -> object:
+    ) -> PatternT:
         """Return what brackets have in common that are about one event and listener."""
         ...
 
     def bracket(
-        self, pattern: Any, traceparent: str, event_id: str, correlation_id: str, attempt: int
+        self,
+        pattern: PatternT,
+        traceparent: str,
+        event_id: str,
+        correlation_id: str,
+        attempt: int,
     ) -> RunBracket | None:
         """Begin; None where it has to be called."""
         ...
 
 
-def run_brackets_of(middleware: Middleware) -> RunBrackets | None:
+def run_brackets_of(middleware: Middleware) -> RunBrackets[object] | None:
     """Return a middleware that gives brackets; None for others."""
-    return cast("RunBrackets", middleware) if _gives(middleware) else None
+    return cast("RunBrackets[object]", middleware) if _gives(middleware) else None
 
 
 def brackets_of(middleware: Sequence[EmitMiddleware]) -> EmitBrackets | None:

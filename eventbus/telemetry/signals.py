@@ -288,11 +288,16 @@ class Observers:
 
     def audience(self, name: str, listener: str) -> Audience:
         """Return who is told of the usual deliveries of an event to a listener, as it is now."""
-        others = Observers(one for one in self._observers if not isinstance(one, Counting))
-        all_: list[object] = [*self._observers]
-        counting = [one for one in all_ if isinstance(one, Counting)]
+        counters: list[Counter] = []
+        others = Observers()
+        for one in self._observers:
+            counter = _counter_of(one, name, listener)
+            if counter is None:
+                others.add(one)
+            else:
+                counters.append(counter)
         return Audience(
-            tuple(one.counter(name, listener) for one in counting),
+            tuple(counters),
             others.takers(Received),
             self.takers(ListenerStarted),
             others.takers(Settled),
@@ -302,6 +307,17 @@ class Observers:
         """Tell all that take it, in the order they were added."""
         told = self._takers.get(type(happened))
         tell(self.takers(type(happened)) if told is None else told, happened)
+
+
+def _counter_of(observer: object, name: str, listener: str) -> Counter | None:
+    """Return what counts in an observer's place; None where it has to be told."""
+    if not isinstance(observer, Counting):
+        return None
+    try:
+        return observer.counter(name, listener)
+    except Exception:  # noqa: BLE001 - as in `tell`
+        _log.exception("observer %r failed on a counter of %s", observer, name)
+        return None
 
 
 def tell(observers: tuple[Observer, ...], happened: Happened) -> None:

@@ -116,6 +116,8 @@ async def test_the_usual_answer_is_read_where_it_is_found(size: int) -> None:
         b'{"stream":"E","seq":7,"duplicate":true}',
         b'{"error":{"code":503},"stream":"E","seq":0}',
         b'{"stream":"E","seq":-7}',
+        b'{"stream":"E\xff","seq":7}',
+        b'{"stream":"E","seq":%d}' % 10**30,
         b"",
     ],
 )

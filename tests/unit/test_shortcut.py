@@ -198,6 +198,23 @@ async def test_what_the_server_did_not_confirm_is_acknowledged_alone(bench: Benc
     assert (settled.outcome, settled.id) == (Outcome.OK, "id-1")
 
 
+async def test_what_no_longer_fits_its_class_is_acknowledged_alone_too(bench: Bench) -> None:
+    aftermath = Afterwards()
+
+    class Refused(ReadableDelivery):
+        @override
+        def ack_soon(self, done: Callable[[bool], None]) -> None:
+            # As where a validator looks at a clock.
+            object.__setattr__(self, "message", replace(self.message, body=b"{}"))
+            done(False)
+
+    delivery = Refused(arriving(), journal=bench.driver.journal)
+    assert await is_plain(bench.dispatcher(welcome), delivery, aftermath)
+    await aftermath.left[0]
+
+    assert (aftermath.open, bench.driver.journal) == (0, ["ack"])
+
+
 # What can be read at a glance -------------------------------------------------------------------
 
 
@@ -291,6 +308,17 @@ def test_a_time_that_is_none_is_that_of_the_stream(bench: Bench) -> None:
 
     assert glance is not None
     assert glance.time == START + timedelta(seconds=9)
+
+
+def test_an_event_whose_head_begins_like_the_last_ones_is_read_at_a_glance(bench: Bench) -> None:
+    one = reader(bench)
+
+    found = [
+        one.read(ReadableDelivery(sent(tags=tags)))
+        for tags in [("a",), (), ("a",), ("a", "b"), ("a",), ("ab",), ()]
+    ]
+
+    assert None not in found
 
 
 def test_a_class_that_is_declared_later_is_taken_into_account(bench: Bench) -> None:

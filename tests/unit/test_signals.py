@@ -139,6 +139,19 @@ def test_a_counter_that_raises_is_logged_and_harms_nothing(
     assert "RuntimeError: no" in caplog.text
 
 
+def test_who_can_not_make_a_counter_is_told_like_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = Metrics(lambda _: 1 / 0 > 0)
+
+    with caplog.at_level(logging.ERROR):
+        found = Observers([metrics]).audience("user.created", "send")
+
+    assert found.counters == ()
+    assert len(found.received) == len(found.settled) == 1
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_a_record_can_not_be_changed_by_who_is_told() -> None:
     with pytest.raises(AttributeError):
         HAPPENED.name = "other"  # type: ignore[misc]

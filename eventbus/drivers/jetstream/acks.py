@@ -5,6 +5,7 @@ answer to the last one confirms those before it.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from eventbus.drivers.jetstream.peer import Raw
 
 __all__ = ("ACK", "MANY", "Acknowledged", "Acks")
+
+_log: Final = logging.getLogger(__name__)
 
 ACK: Final = b"+ACK"
 MOST: Final = 128
@@ -92,4 +95,7 @@ class Acks:
 
 def _tell(batch: Sequence[Acknowledged], *, known: bool) -> None:
     for one in batch:
-        one.confirmed(known)
+        try:
+            one.confirmed(known)
+        except Exception:  # noqa: BLE001 - the others have to be told all the same
+            _log.exception("what follows an acknowledgement failed")

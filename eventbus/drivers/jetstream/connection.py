@@ -157,10 +157,13 @@ class Connection:
     async def _guard(self, link: Link) -> None:
         """Return once the link is lost."""
         while not await link.ended(PROBE_EVERY):
+            asked = time.monotonic()
             if await link.answers(PROBE_PATIENCE, busy=SILENCE):
                 self._answered_at = time.monotonic()
             elif not link.problem:
-                link.lose(f"{link.server.url} didn't answer for {PROBE_PATIENCE:g} s")
+                busy = time.monotonic() - asked >= SILENCE
+                waited = SILENCE if busy else PROBE_PATIENCE
+                link.lose(f"{link.server.url} didn't answer for {waited:g} s")
 
     async def _connect(self, *, first: bool = False) -> Link:
         for failures in count():

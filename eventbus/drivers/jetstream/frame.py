@@ -80,7 +80,7 @@ class Stored(Frame):
         """The number of the message in it, in digits."""
 
 
-STORED: Final = rb'\{"stream":"([^"]+)", ?"seq":(\d+)\}'
+STORED: Final = rb'\{"stream":"([A-Za-z0-9_-]+)", ?"seq":(\d{1,20})\}'
 """The pattern of such an answer."""
 _stored: Final = re.compile(STORED).fullmatch
 

@@ -1,6 +1,7 @@
 """`Link`: one connection with one reply inbox, the answers that are waited for, their deadlines."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Self
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from eventbus.drivers.jetstream.lane import Lane
 
 __all__ = ("Link", "LostError", "is_no_responders", "is_status")
+
+_log: Final = logging.getLogger(__name__)
 
 GRAIN: Final = 0.05
 """Deadlines are kept to this many seconds, so that one timer serves all."""
@@ -49,13 +52,16 @@ class _Call:
         """Return that it isn't; nobody can cancel it."""
         return False
 
-    def set_result(self, raw: Raw) -> None:
+    def set_result(self, raw: Raw | None) -> None:
         """Hand over the answer."""
-        self._told(raw)
+        try:
+            self._told(raw)
+        except Exception:  # noqa: BLE001 - those who wait for other answers go on
+            _log.exception("what takes an answer failed")
 
     def set_exception(self, _: Exception) -> None:
         """Tell that there is none."""
-        self._told(None)
+        self.set_result(None)
 
 
 class Link:

@@ -129,13 +129,15 @@ async def dispose(engine: AsyncEngine) -> None:
     Cancelled, it closes them all before the cancellation goes on: what a pool has let go of, and
     isn't closed, keeps a thread.
     """
-    raised: list[BaseException] = []
+    failed: Exception | None = None
+    cancelled: asyncio.CancelledError | None = None
 
     async def close() -> None:
+        nonlocal failed
         try:
             await engine.dispose()
         except Exception as exc:  # noqa: BLE001 - raised below, not as a group
-            raised.append(exc)
+            failed = exc
 
     async with asyncio.TaskGroup() as group:
         closing = group.create_task(close())
@@ -143,9 +145,11 @@ async def dispose(engine: AsyncEngine) -> None:
             try:
                 await asyncio.wait((closing,))
             except asyncio.CancelledError as exc:
-                raised.append(exc)
-    if raised:
-        raise raised[-1]
+                cancelled = exc
+    if cancelled is not None:
+        raise cancelled
+    if failed is not None:
+        raise failed
 
 
 async def create_tables(engine: AsyncEngine, wanted: MetaData = metadata) -> tuple[str, ...]:
