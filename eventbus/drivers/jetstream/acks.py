@@ -1,4 +1,4 @@
-"""`Acks`: acknowledges what one turn of the event loop has handled with one confirmation.
+"""`Acks`: acknowledges what one turn of the event loop has handled with few confirmations.
 
 The server takes the acknowledgements of a durable from one connection in their order, so that its
 answer to the last one confirms those before it.
